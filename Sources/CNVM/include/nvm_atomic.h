@@ -1,0 +1,57 @@
+// Atomic access to words in mapped memory. The __atomic builtins are seen by the thread sanitizer,
+// and an aligned 8-byte atomic store is never torn by the compiler or the processor: every commit
+// word is written by one of these.
+#ifndef NVM_ATOMIC_H
+#define NVM_ATOMIC_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+static inline uint64_t nvm_load_relaxed(const void *p) {
+  return __atomic_load_n((const uint64_t *)p, __ATOMIC_RELAXED);
+}
+static inline uint64_t nvm_load_acquire(const void *p) {
+  return __atomic_load_n((const uint64_t *)p, __ATOMIC_ACQUIRE);
+}
+static inline void nvm_store_relaxed(void *p, uint64_t v) {
+  __atomic_store_n((uint64_t *)p, v, __ATOMIC_RELAXED);
+}
+static inline void nvm_store_release(void *p, uint64_t v) {
+  __atomic_store_n((uint64_t *)p, v, __ATOMIC_RELEASE);
+}
+static inline void nvm_store_seqcst(void *p, uint64_t v) {
+  __atomic_store_n((uint64_t *)p, v, __ATOMIC_SEQ_CST);
+}
+static inline uint64_t nvm_exchange_acqrel(void *p, uint64_t v) {
+  return __atomic_exchange_n((uint64_t *)p, v, __ATOMIC_ACQ_REL);
+}
+static inline uint64_t nvm_fetch_add_relaxed(void *p, uint64_t v) {
+  return __atomic_fetch_add((uint64_t *)p, v, __ATOMIC_RELAXED);
+}
+static inline uint64_t nvm_fetch_add_acqrel(void *p, uint64_t v) {
+  return __atomic_fetch_add((uint64_t *)p, v, __ATOMIC_ACQ_REL);
+}
+// Returns whether *p was `expected` and is now `desired`.
+static inline bool nvm_compare_exchange(void *p, uint64_t expected, uint64_t desired) {
+  return __atomic_compare_exchange_n((uint64_t *)p, &expected, desired, false, __ATOMIC_ACQ_REL,
+                                     __ATOMIC_ACQUIRE);
+}
+static inline uint32_t nvm_load32_relaxed(const void *p) {
+  return __atomic_load_n((const uint32_t *)p, __ATOMIC_RELAXED);
+}
+static inline void nvm_store32_relaxed(void *p, uint32_t v) {
+  __atomic_store_n((uint32_t *)p, v, __ATOMIC_RELAXED);
+}
+static inline void nvm_acquire_fence(void) { __atomic_thread_fence(__ATOMIC_ACQUIRE); }
+static inline void nvm_seqcst_fence(void) { __atomic_thread_fence(__ATOMIC_SEQ_CST); }
+
+static inline void nvm_pause(void) {
+#if defined(__x86_64__)
+  __builtin_ia32_pause();
+#elif defined(__aarch64__)
+  __asm__ volatile("yield");
+#endif
+}
+static inline void nvm_prefetch(const void *p) { __builtin_prefetch(p, 0, 3); }
+
+#endif

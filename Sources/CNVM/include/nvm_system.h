@@ -1,0 +1,18 @@
+// System calls that Swift's Glibc overlay does not import (variadic functions, feature macros).
+#ifndef NVM_SYSTEM_H
+#define NVM_SYSTEM_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+// Each returns 0 (or a descriptor) on success and -errno on failure; EINTR is retried where it is safe.
+int nvm_open(const char *path, int flags, unsigned mode);
+int nvm_open_unnamed(const char *directory, unsigned mode);              // O_TMPFILE
+int nvm_link_unnamed(int fd, const char *path);                          // gives it its name; -EEXIST
+int nvm_lock_file(int fd, int exclusive);                                // open-file-description lock
+int nvm_allocate(int fd, uint64_t offset, uint64_t length);              // posix_fallocate
+int nvm_map_fixed_sync(void *at, size_t length, int fd, uint64_t off);   // MAP_SHARED_VALIDATE|MAP_SYNC
+// Drops the cached pages of a range and turns read-ahead off, so that the mapping is served by small pages.
+void nvm_advise_small_pages(int fd, uint64_t offset, uint64_t length);
+
+#endif

@@ -1,0 +1,56 @@
+#define _GNU_SOURCE
+#include "nvm_system.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#ifndef MAP_SHARED_VALIDATE
+#define MAP_SHARED_VALIDATE 0x03
+#endif
+#ifndef MAP_SYNC
+#define MAP_SYNC 0x80000
+#endif
+
+int nvm_open(const char *path, int flags, unsigned mode) {
+  for (;;) {
+    int fd = open(path, flags | O_CLOEXEC, mode);
+    if (fd >= 0) return fd;
+    if (errno != EINTR) return -errno;
+  }
+}
+
+int nvm_open_unnamed(const char *directory, unsigned mode) {
+  return nvm_open(directory, O_TMPFILE | O_RDWR, mode);
+}
+
+int nvm_link_unnamed(int fd, const char *path) {
+  char self[64];
+  snprintf(self, sizeof self, "/proc/self/fd/%d", fd);
+  return linkat(AT_FDCWD, self, AT_FDCWD, path, AT_SYMLINK_FOLLOW) == 0 ? 0 : -errno;
+}
+
+int nvm_lock_file(int fd, int exclusive) {
+  struct flock lock = {.l_type = exclusive ? F_WRLCK : F_RDLCK, .l_whence = SEEK_SET};
+  return fcntl(fd, F_OFD_SETLK, &lock) == 0 ? 0 : -errno;
+}
+
+int nvm_allocate(int fd, uint64_t offset, uint64_t length) {
+  for (;;) {
+    int error = posix_fallocate(fd, (off_t)offset, (off_t)length);
+    if (error != EINTR) return -error;
+  }
+}
+
+int nvm_map_fixed_sync(void *at, size_t length, int fd, uint64_t off) {
+  void *p = mmap(at, length, PROT_READ | PROT_WRITE, MAP_SHARED_VALIDATE | MAP_SYNC | MAP_FIXED, fd, (off_t)off);
+  return p == MAP_FAILED ? -errno : 0;
+}
+
+void nvm_advise_small_pages(int fd, uint64_t offset, uint64_t length) {
+  posix_fadvise(fd, (off_t)offset, (off_t)length, POSIX_FADV_DONTNEED);
+  posix_fadvise(fd, (off_t)offset, (off_t)length, POSIX_FADV_RANDOM);
+}
