@@ -5,7 +5,7 @@ import PackageDescription
 // the libraries (SwiftPM checks dependencies out below a folder named "checkouts") never clones it.
 let isDependency = Context.packageDirectory.contains("/checkouts/")
 
-let lifetimes: [SwiftSetting] = [.enableExperimentalFeature("Lifetimes")]
+let settings: [SwiftSetting] = [.enableUpcomingFeature("InternalImportsByDefault")]
 
 let package = Package(
   name: "swift-nvm",
@@ -20,13 +20,13 @@ let package = Package(
   targets: [
     .systemLibrary(name: "CLibpmem", pkgConfig: "libpmem", providers: [.apt(["libpmem-dev"])]),
     .target(name: "CNVM"),
-    .target(name: "NVMRegion", dependencies: ["CNVM", "CLibpmem"]),
-    .target(name: "NVMalloc", dependencies: ["NVMRegion", "CNVM"]),
-    .target(name: "NVMBTree", dependencies: ["NVMalloc", "NVMRegion", "CNVM"]),
-    .target(name: "NVM", dependencies: ["NVMBTree", "NVMalloc", "NVMRegion"]),
-    .target(name: "NVMFoundation", dependencies: ["NVM"]),
-    .target(name: "NVMTesting", dependencies: ["NVM"]),
+    .target(name: "NVMRegion", dependencies: ["CNVM", "CLibpmem"], swiftSettings: settings),
+    .target(name: "NVMalloc", dependencies: ["NVMRegion", "CNVM"], swiftSettings: settings),
+    .target(name: "NVMBTree", dependencies: ["NVMalloc", "NVMRegion", "CNVM"], swiftSettings: settings),
+    .target(name: "NVM", dependencies: ["NVMBTree", "NVMalloc", "NVMRegion"], swiftSettings: settings),
+    .target(name: "NVMFoundation", dependencies: ["NVM"], swiftSettings: settings),
+    .target(name: "NVMTesting", dependencies: ["NVM"], swiftSettings: settings),
 
-    .testTarget(name: "NVMRegionTests", dependencies: ["NVMRegion"]),
+    .testTarget(name: "NVMRegionTests", dependencies: ["NVMRegion"], swiftSettings: settings),
   ]
 )

@@ -7,7 +7,7 @@ _Thread_local int32_t nvm_thread_slot_value = -1;
 static uint64_t slots_taken[NVM_THREAD_SLOTS / 64] = {1};  // slot 0 is never handed out
 static pthread_key_t slot_key;
 static pthread_once_t slot_once = PTHREAD_ONCE_INIT;
-static uint32_t fork_generation;
+uint32_t nvm_fork_generation_value;
 
 static void slot_release(void *value) {
   intptr_t slot = (intptr_t)value;
@@ -36,6 +36,5 @@ int32_t nvm_thread_slot_acquire(void) {
   return nvm_thread_slot_value = 0;
 }
 
-static void forked(void) { __atomic_fetch_add(&fork_generation, 1, __ATOMIC_RELAXED); }
+static void forked(void) { __atomic_fetch_add(&nvm_fork_generation_value, 1, __ATOMIC_RELAXED); }
 __attribute__((constructor)) static void nvm_watch_fork(void) { pthread_atfork(0, 0, forked); }
-uint32_t nvm_fork_generation(void) { return __atomic_load_n(&fork_generation, __ATOMIC_RELAXED); }

@@ -18,6 +18,9 @@ static inline int32_t nvm_thread_slot(void) {
 }
 
 // Counts fork()s in the child: a handle remembers the value at open and refuses work when it changed.
-uint32_t nvm_fork_generation(void);
+extern uint32_t nvm_fork_generation_value;
+static inline uint32_t nvm_fork_generation(void) {
+  return __atomic_load_n(&nvm_fork_generation_value, __ATOMIC_RELAXED);
+}
 
 #endif

@@ -1,0 +1,35 @@
+import Glibc
+
+/// A reserved range of addresses into which a region is mapped piece by piece, so that growth never
+/// moves the base.
+struct AddressSpace {
+  let base: UnsafeMutableRawPointer
+  let size: Int
+
+  /// Reserves `wanted` bytes, or the largest quarter-step below that the process may have, but not less
+  /// than `needed`. The base is aligned to 2 MiB.
+  static func reserve(wanted: Int, needed: Int, path: String) throws(NVMError) -> AddressSpace {
+    let huge = 2 << 20
+    var size = max(wanted, needed)
+    while true {
+      if let p = SystemCall.reserve(size + huge) {
+        let start = (Int(bitPattern: p) + huge - 1) & ~(huge - 1)
+        let base = UnsafeMutableRawPointer(bitPattern: start)!
+        // Give back what lies outside the aligned range.
+        if base > p { munmap(p, base - p) }
+        let end = base + size
+        let slack = (p + size + huge) - end
+        if slack > 0 { munmap(end, slack) }
+        return AddressSpace(base: base, size: size)
+      }
+      if size == needed { break }
+      size = max(needed, size / 4 & ~4095)
+    }
+    throw NVMError(
+      code: .outOfMemory,
+      message: "The process may not reserve \(needed) bytes of address space to map the file. "
+        + "Raise its limit (ulimit -v).", path: path)
+  }
+
+  func release() { munmap(base, size) }
+}

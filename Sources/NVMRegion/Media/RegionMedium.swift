@@ -1,0 +1,29 @@
+/// The seam for media that are not driven by cache-line instructions: the in-place file, and those that
+/// record or journal what the primitives do. The region hands every primitive to the medium, which
+/// carries it out.
+///
+/// Thread safety: all calls may come from any thread. `flush` belongs to the calling thread: only that
+/// thread's next `order` or `fence` settles it.
+package protocol RegionMedium: AnyObject, Sendable {
+  /// Called once, when the region's memory is in place and before any primitive.
+  func attach(base: UnsafeMutableRawPointer, path: String)
+  /// One aligned word, atomically.
+  func store(_ word: UInt64, at p: UnsafeMutableRawPointer)
+  /// One aligned word past the cache: durable at the calling thread's next fence without a flush.
+  func storeNontemporal(_ word: UInt64, at p: UnsafeMutableRawPointer)
+  /// Bytes, without order among the words.
+  func write(_ source: UnsafeRawBufferPointer, at p: UnsafeMutableRawPointer)
+  /// Bytes past the cache: durable at the calling thread's next fence without a flush.
+  func writeNontemporal(_ source: UnsafeRawBufferPointer, at p: UnsafeMutableRawPointer)
+  func fill(_ byte: UInt8, count: Int, at p: UnsafeMutableRawPointer)
+  func flush(_ p: UnsafeMutableRawPointer, count: Int)
+  func order() throws(NVMError)
+  func fence() throws(NVMError)
+  /// The region now has `size` bytes; the new ones read as zero.
+  func didGrow(to size: Int)
+}
+
+extension RegionMedium {
+  package func attach(base: UnsafeMutableRawPointer, path: String) {}
+  package func didGrow(to size: Int) {}
+}

@@ -1,0 +1,42 @@
+import CNVM
+import Glibc
+
+extension PersistentRegion {
+  /// Closes the region: marks the file as properly closed, releases the lock and the mapping. Idempotent.
+  ///
+  /// Stores that were never flushed may be lost. Later calls throw `.closed`; the caller sees to it that no
+  /// other thread is in the middle of one (it would work on anonymous memory and reach nothing).
+  /// - Throws: `.ioFailure` when the clean mark cannot be written: the file is then as after a crash.
+  public func close() throws(NVMError) {
+    let forked = UInt64(nvm_fork_generation()) != nvm_load_relaxed(control.forkGeneration)
+    let usable = nvm_load_acquire(control.status) == 0 && !forked
+    if let failure = close(markClean: usable && !isReadOnly) { throw failure }
+  }
+
+  /// Closes without the clean mark, as if the process had ended here: the next opening recovers.
+  package func abandon() { close(markClean: false) }
+
+  @discardableResult
+  func close(markClean: Bool) -> NVMError? {
+    state.withLock { state in
+      guard !state.isClosed else { return nil }
+      state.isClosed = true
+      var failure: NVMError?
+      if markClean {
+        do throws(NVMError) {
+          try updateSuperblock(&state) { $0.isClean = true }
+        } catch {
+          failure = error
+        }
+      }
+      nvm_store_release(control.status, nvm_load_acquire(control.status) | Self.closedBit)
+      // The addresses stay ours, as empty private memory, so that a late access harms nobody.
+      _ = mmap(
+        baseAddress, space.size, PROT_READ | PROT_WRITE,
+        MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0)
+      if state.fd >= 0 { Glibc.close(state.fd) }
+      state.fd = -1
+      return failure
+    }
+  }
+}

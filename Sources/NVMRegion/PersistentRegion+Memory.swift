@@ -1,0 +1,49 @@
+extension PersistentRegion {
+  /// A region over anonymous memory, driven by `medium` (or, without one, as emulated memory): what the crash
+  /// explorer runs on.
+  ///
+  /// - Parameters:
+  ///   - image: the bytes of a file to open (its superblocks are checked as `open` does), or `nil` for
+  ///     a fresh region of `size` bytes, formatted through the medium's primitives.
+  ///   - maximumSize: how far it may grow.
+  package static func inMemory(
+    image: UnsafeRawBufferPointer?, size: Int, maximumSize: Int, medium: (any RegionMedium)?,
+    uuid: RegionUUID = .random(), access: RegionOptions.Access = .readWrite
+  ) throws(NVMError) -> PersistentRegion {
+    let name = "(memory)"
+    let writable = access == .readWrite
+    var superblock: Superblock
+    var copy = 1
+    if let image {
+      (superblock, copy) = try Superblock.choose(image, path: name)
+      guard superblock.size <= UInt64(image.count) else {
+        throw NVMError(code: .truncated, message: "The image is shorter than its superblock says.", path: name)
+      }
+      if writable { superblock.incarnation += 1 }
+    } else {
+      superblock = Superblock(
+        uuid: uuid, size: UInt64((size + 4095) & ~4095), payload: UInt64(SuperblockLayout.headerSize),
+        media: RegionMedia.simulated.rawValue, incarnation: 1)
+    }
+    let count = Int(superblock.size)
+    let space = try AddressSpace.reserve(wanted: max(maximumSize, count), needed: count, path: name)
+    let region: PersistentRegion
+    do throws(NVMError) {
+      try mapAnonymous(space.base, count, name)
+      if let image { space.base.copyMemory(from: image.baseAddress!, byteCount: count) }
+      region = PersistentRegion(
+        path: name, media: medium == nil ? .emulated : .simulated, isReadOnly: !writable,
+        wasCleanlyClosed: image == nil || superblock.isClean, space: space, mapped: count,
+        maximumSize: max(maximumSize, count), superblock: superblock, newestCopy: copy, fd: -1, medium: medium)
+    } catch {
+      space.release()
+      throw error
+    }
+    if image == nil {
+      try region.formatSuperblocks()
+    } else if writable {
+      try region.markOpened()
+    }
+    return region
+  }
+}

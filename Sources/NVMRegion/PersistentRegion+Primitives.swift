@@ -1,0 +1,189 @@
+import CLibpmem
+public import CNVM
+import Glibc
+
+// The only code that writes to a mapping. Each primitive has the cache-line case inline and hands all
+// other media to their `RegionMedium`. Offsets and counts are the caller's responsibility (asserted in
+// debug builds); what was read from the medium is checked with `contains` before it comes here.
+
+extension PersistentRegion {
+  @inlinable @inline(__always)
+  func assertInside(_ offset: Offset, _ count: Int) {
+    assert(count >= 0 && offset.rawValue <= UInt64(size) && count <= size &- offset.bytes, "outside the region")
+  }
+
+  // MARK: Reading
+
+  /// The aligned word at `offset`, with acquire ordering. O(1).
+  @inlinable @inline(__always)
+  public func load(_ offset: Offset) -> UInt64 {
+    assertInside(offset, 8)
+    return nvm_load_acquire(pointer(to: offset))
+  }
+
+  /// A copy of the value that `pointer` refers to. The value is not atomic.
+  @inlinable
+  public func load<T>(_ pointer: PersistentPointer<T>) -> T {
+    assertInside(pointer.offset, MemoryLayout<T>.size)
+    return self.pointer(to: pointer.offset).loadUnaligned(as: T.self)
+  }
+
+  // MARK: Storing
+
+  /// Stores one aligned word atomically (release ordering): all of it or nothing survives a crash. Not
+  /// durable before flush and fence. O(1).
+  @inlinable @inline(__always)
+  public func store(_ word: UInt64, at offset: Offset) {
+    assertInside(offset, 8)
+    assert(offset.rawValue & 7 == 0, "a commit word must be aligned")
+    counterTable.add(8, .bytes)
+    let p = pointer(to: offset)
+    if mode == .mediated { mediatedStore(word, p) } else { nvm_store_release(p, word) }
+  }
+
+  /// Stores bytes, in no particular order. Not durable before flush and fence. O(count).
+  @inlinable @inline(__always)
+  public func write(_ bytes: UnsafeRawBufferPointer, at offset: Offset) {
+    assertInside(offset, bytes.count)
+    guard let source = bytes.baseAddress else { return }
+    counterTable.add(UInt64(truncatingIfNeeded: bytes.count), .bytes)
+    let p = pointer(to: offset)
+    if mode == .mediated { mediatedWrite(bytes, p) } else { p.copyMemory(from: source, byteCount: bytes.count) }
+  }
+
+  /// Stores the bytes of a trivial value, padding as it is in memory.
+  @inlinable
+  public func write<T: BitwiseCopyable>(_ value: T, at pointer: PersistentPointer<T>) {
+    withUnsafeBytes(of: value) { write($0, at: pointer.offset) }
+  }
+
+  /// Sets `count` bytes to `byte`. Not durable before flush and fence. O(count).
+  public func fill(_ offset: Offset, count: Int, with byte: UInt8 = 0) {
+    assertInside(offset, count)
+    counterTable.add(UInt64(truncatingIfNeeded: count), .bytes)
+    if let medium {
+      medium.fill(byte, count: count, at: pointer(to: offset))
+    } else {
+      memset(pointer(to: offset), Int32(byte), count)
+    }
+  }
+
+  /// Copies within the region; the ranges may not overlap. Not durable before flush and fence. O(count).
+  public func copy(from source: Offset, to destination: Offset, count: Int) {
+    assertInside(source, count)
+    write(UnsafeRawBufferPointer(start: pointer(to: source), count: count), at: destination)
+  }
+
+  /// Stores bytes and starts their write-back: as `write` and `flush`, past the cache where that is faster.
+  /// Durable at this thread's next `fence`. Not for a line that holds a commit word. O(count).
+  public func writeFlushed(_ bytes: UnsafeRawBufferPointer, at offset: Offset) {
+    // Below a few lines the cached store wins; measured by libpmem at 256 bytes.
+    guard bytes.count >= 256, mode != .autoFlush, let source = bytes.baseAddress else {
+      write(bytes, at: offset)
+      flush(offset, count: bytes.count)
+      return
+    }
+    assertInside(offset, bytes.count)
+    counterTable.add(UInt64(truncatingIfNeeded: bytes.count), .bytes)
+    counterTable.add(lines(offset, bytes.count), .lines)
+    let p = pointer(to: offset)
+    if let medium {
+      medium.writeNontemporal(bytes, at: p)
+    } else {
+      pmem_memcpy(p, source, bytes.count, UInt32(PMEM_F_MEM_NONTEMPORAL | PMEM_F_MEM_NODRAIN))
+    }
+  }
+
+  /// Makes one aligned word durable: a non-temporal store and a fence, the cheapest persist there is. On
+  /// return the word, and whatever this thread flushed before, survives any crash. O(1), one fence.
+  @inlinable
+  public func storeDurable(_ word: UInt64, at offset: Offset) throws(NVMError) {
+    assertInside(offset, 8)
+    assert(offset.rawValue & 7 == 0, "a commit word must be aligned")
+    counterTable.add(8, .bytes)
+    counterTable.add(1, .lines)
+    let p = pointer(to: offset)
+    switch mode {
+    case .cacheLine: nvm_store_nontemporal(p, word)
+    case .autoFlush: nvm_store_release(p, word)
+    case .mediated: mediatedStoreNontemporal(word, p)
+    }
+    try fence()
+  }
+
+  // MARK: Durability
+
+  @inlinable @inline(__always)
+  func lines(_ offset: Offset, _ count: Int) -> UInt64 {
+    count == 0 ? 0 : ((offset.rawValue &+ UInt64(truncatingIfNeeded: count) &- 1) >> 6) &- (offset.rawValue >> 6) &+ 1
+  }
+
+  /// Starts the write-back of the lines of a range. Orders nothing. O(lines).
+  @inlinable @inline(__always)
+  public func flush(_ offset: Offset, count: Int) {
+    assertInside(offset, count)
+    counterTable.add(lines(offset, count), .lines)
+    switch mode {
+    case .cacheLine: nvm_flush_range(pointer(to: offset), count)
+    case .autoFlush: break
+    case .mediated: mediatedFlush(pointer(to: offset), count)
+    }
+  }
+
+  /// What this thread flushed before reaches the medium no later than what it flushes after. On cache-line
+  /// media a store fence; on an in-place file a sync.
+  /// - Throws: `.ioFailure` when the disk fails; the region is poisoned from then on.
+  @inlinable @inline(__always)
+  public func order() throws(NVMError) {
+    counterTable.add(1, .orders)
+    if mode == .mediated { try mediatedOrder() } else { nvm_store_fence() }
+  }
+
+  /// On return everything this thread flushed before survives any crash.
+  /// - Throws: `.ioFailure` when the disk fails; the region is poisoned from then on.
+  @inlinable @inline(__always)
+  public func fence() throws(NVMError) {
+    counterTable.add(1, .fences)
+    if mode == .mediated { try mediatedFence() } else { nvm_store_fence() }
+  }
+
+  /// `flush` and `fence`. O(lines), one fence.
+  @inlinable @inline(__always)
+  public func persist(_ offset: Offset, count: Int) throws(NVMError) {
+    flush(offset, count: count)
+    try fence()
+  }
+
+  // MARK: Other media
+
+  @usableFromInline @inline(never)
+  func mediatedStore(_ word: UInt64, _ p: UnsafeMutableRawPointer) { medium!.store(word, at: p) }
+  @usableFromInline @inline(never)
+  func mediatedStoreNontemporal(_ word: UInt64, _ p: UnsafeMutableRawPointer) {
+    medium!.storeNontemporal(word, at: p)
+  }
+  @usableFromInline @inline(never)
+  func mediatedWrite(_ bytes: UnsafeRawBufferPointer, _ p: UnsafeMutableRawPointer) {
+    medium!.write(bytes, at: p)
+  }
+  @usableFromInline @inline(never)
+  func mediatedFlush(_ p: UnsafeMutableRawPointer, _ count: Int) { medium!.flush(p, count: count) }
+  @usableFromInline @inline(never)
+  func mediatedOrder() throws(NVMError) {
+    try settle { () throws(NVMError) in try medium!.order() }
+  }
+  @usableFromInline @inline(never)
+  func mediatedFence() throws(NVMError) {
+    try settle { () throws(NVMError) in try medium!.fence() }
+  }
+  /// A failed sync is sticky: nobody may believe a later one.
+  private func settle(_ body: () throws(NVMError) -> Void) throws(NVMError) {
+    if nvm_load_relaxed(control.status) & Self.poisonedBit != 0 { throw unusableError() }
+    do throws(NVMError) {
+      try body()
+    } catch {
+      poison(error)
+      throw error
+    }
+  }
+}
