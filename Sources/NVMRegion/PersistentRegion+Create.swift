@@ -23,10 +23,11 @@ extension PersistentRegion {
     at path: String, size: Int, options: RegionOptions = RegionOptions(),
     initialize: (PersistentRegion) throws(NVMError) -> Void = { (_) throws(NVMError) in }
   ) throws(NVMError) -> PersistentRegion {
-    guard size >= minimumSize, size <= 1 << 47 else {
+    guard size >= minimumSize, size <= SuperblockLayout.largestSize else {
       throw NVMError(
         code: .invalidArgument,
-        message: "A region of \(size) bytes cannot be made: the size must be at least \(minimumSize) bytes.",
+        message: "A region of \(size) bytes cannot be made: the size must be at least \(minimumSize) bytes "
+          + "and at most \(SuperblockLayout.largestSize).",
         path: path)
     }
     guard options.access == .readWrite else {
@@ -166,7 +167,8 @@ private struct NewFile {
       if result < 0 { unlink(path) }
     }
     if result < 0 {
-      throw NVMError(code: .ioFailure, message: "The new file could not be made durable.", path: path, errno: -result)
+      throw NVMError(
+        code: .ioFailure, message: "The new file could not be made durable.", path: path, errno: -result)
     }
   }
 
