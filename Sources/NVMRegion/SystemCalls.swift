@@ -121,10 +121,20 @@ package enum SystemCall: String, CaseIterable, Sendable {
     let p = mmap(nil, count, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0)
     return p == MAP_FAILED ? nil : p
   }
+  /// Replaces what is mapped by empty private memory.
+  static func mapOver(_ at: UnsafeMutableRawPointer, _ count: Int, _ protection: Int32) -> Int32 {
+    SystemCall.map.run {
+      mmap(at, count, protection, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0)
+        == MAP_FAILED
+        ? -errno : 0
+    }
+  }
   static func mapSync(_ at: UnsafeMutableRawPointer, _ count: Int, _ fd: Int32, _ offset: Int) -> Int32 {
     SystemCall.map.run { nvm_map_fixed_sync(at, count, fd, UInt64(offset)) }
   }
-  static func map(_ at: UnsafeMutableRawPointer, _ count: Int, flags: Int32, _ fd: Int32, _ offset: Int) -> Int32 {
+  static func map(_ at: UnsafeMutableRawPointer, _ count: Int, flags: Int32, _ fd: Int32, _ offset: Int)
+    -> Int32
+  {
     SystemCall.map.run {
       mmap(at, count, PROT_READ | PROT_WRITE, flags | MAP_FIXED, fd, offset) == MAP_FAILED ? -errno : 0
     }
