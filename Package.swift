@@ -27,6 +27,11 @@ let package = Package(
     .target(name: "NVMFoundation", dependencies: ["NVM"], swiftSettings: settings),
     .target(name: "NVMTesting", dependencies: ["NVM"], swiftSettings: settings),
 
-    .testTarget(name: "NVMRegionTests", dependencies: ["NVMRegion"], swiftSettings: settings),
+    // A child process for the tests of the region: locks, limits, fork, lost privileges.
+    .executableTarget(
+      name: "RegionTestHelper", dependencies: ["NVMRegion"], path: "Tests/Helpers/RegionTestHelper",
+      swiftSettings: settings),
+    .testTarget(
+      name: "NVMRegionTests", dependencies: ["NVMRegion", "CNVM", "RegionTestHelper"], swiftSettings: settings),
   ]
 )
