@@ -13,6 +13,7 @@ extension PersistentRegion {
   public static func open(at path: String, options: RegionOptions = RegionOptions()) throws(NVMError)
     -> PersistentRegion
   {
+    try checkPath(path)
     let writable = options.access == .readWrite
     let fd = SystemCall.open(path, (writable ? O_RDWR : O_RDONLY) | O_NONBLOCK)
     guard fd >= 0 else { throw openError(-fd, path: path, creating: false) }
@@ -150,6 +151,12 @@ extension PersistentRegion {
     throw NVMError(
       code: result == -ENOMEM ? .outOfMemory : .system,
       message: "The file cannot be mapped into memory.", path: path, errno: -result)
+  }
+
+  /// The system would cut a path at a NUL and open another file.
+  static func checkPath(_ path: String) throws(NVMError) {
+    guard path.utf8.contains(0) else { return }
+    throw NVMError(code: .invalidArgument, message: "A path cannot contain NUL. Check the path.", path: path)
   }
 
   static func openError(_ error: Int32, path: String, creating: Bool) -> NVMError {

@@ -63,6 +63,9 @@ package enum SystemCall: String, CaseIterable, Sendable {
   static func link(_ fd: Int32, _ path: String) -> Int32 {
     SystemCall.link.run { nvm_link_unnamed(fd, path) }
   }
+  static func link(_ old: String, _ new: String) -> Int32 {
+    SystemCall.link.run { Glibc.link(old, new) == 0 ? 0 : -errno }
+  }
   static func lock(_ fd: Int32, exclusive: Bool) -> Int32 {
     SystemCall.lock.run { nvm_lock_file(fd, exclusive ? 1 : 0) }
   }
