@@ -10,7 +10,11 @@ class RegionTestCase: XCTestCase {
   private var descriptors = 0
   private var mounts: [String] = []
 
+  /// Foundation keeps some descriptors once it has started a process.
+  private static let processesAreWarm: Void = { _ = try? runProgram("/bin/true", []) }()
+
   override func setUpWithError() throws {
+    _ = Self.processesAreWarm
     let name = "nvm-region-\(getpid())-\(UInt32.random(in: 0 ... .max))"
     directory = NSTemporaryDirectory() + "/" + name
     memoryDirectory =
