@@ -27,7 +27,6 @@ extension PersistentRegion {
           message: "The file uses features of a newer release and can only be read by this one. Open it "
             + "read-only.", path: path)
       }
-      if writable { nvm_advise_small_pages(fd, 0, superblock.size) }
       region = try map(
         fd, path: path, superblock: superblock, newestCopy: copy, wasClean: superblock.isClean,
         options: options)
@@ -112,7 +111,11 @@ extension PersistentRegion {
         try check(SystemCall.map(space.base, count, flags: MAP_PRIVATE | MAP_NORESERVE, fd, 0), path)
       } else {
         media = try mapWritable(space.base, count, fd, path: path, choice: options.media)
-        if media == .inPlaceFile { medium = InPlaceFileMedium() }
+        if media == .inPlaceFile {
+          // Small pages in the page cache: a sync writes the whole folio that a page belongs to.
+          nvm_advise_small_pages(fd, 0, superblock.size)
+          medium = InPlaceFileMedium()
+        }
       }
       var opened = superblock
       if !readOnly { opened.incarnation += 1 }
