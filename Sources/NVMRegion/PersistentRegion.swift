@@ -1,6 +1,5 @@
 public import CNVM
 import Glibc
-import Synchronization
 
 /// A file mapped into memory whose bytes survive crashes: the bottom layer of swift-nvm.
 ///
@@ -49,7 +48,7 @@ public final class PersistentRegion: @unchecked Sendable {
   @usableFromInline let control: Control
   let medium: (any RegionMedium)?
   let space: AddressSpace
-  let state: Mutex<State>
+  let state: Lock<State>
 
   /// Words that hot paths read: allocated apart so that the class has only `let`s.
   @usableFromInline @frozen struct Control: @unchecked Sendable {
@@ -102,7 +101,7 @@ public final class PersistentRegion: @unchecked Sendable {
       } else if media
         == .autoFlushedPersistentMemory
       { .autoFlush } else { .cacheLine }
-    state = Mutex(State(fd: fd, superblock: superblock, newestCopy: newestCopy))
+    state = Lock(State(fd: fd, superblock: superblock, newestCopy: newestCopy))
     medium?.attach(base: space.base, path: path)
   }
 

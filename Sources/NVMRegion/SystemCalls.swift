@@ -16,7 +16,7 @@ package enum SystemCall: String, CaseIterable, Sendable {
       (self.call, self.skip, self.errno) = (call, skip, errno)
     }
   }
-  private static let planned = Mutex<Fault?>(nil)
+  private static let planned = Lock<Fault?>(nil)
   private static let isPlanned = Atomic<Bool>(false)
 
   /// Runs `body` with a failure planned. Returns whether the failure happened.

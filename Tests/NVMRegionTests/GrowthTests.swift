@@ -73,24 +73,20 @@ final class GrowthTests: RegionTestCase {
     for round in 0..<20 {
       let region = try PersistentRegion.create(
         at: memoryPath("race\(round)"), size: 1 << 16, options: RegionOptions(media: .emulated))
-      let group = DispatchGroup()
-      for thread in 0..<4 {
-        DispatchQueue.global().async(group: group) {
-          if thread == 0 {
-            for _ in 0..<round { sched_yield() }
-            try? region.close()
-            return
-          }
-          for step in 1..<64 {
-            do throws(NVMError) {
-              try region.grow(toAtLeast: (1 << 16) + step * 8192)
-            } catch {
-              XCTAssertEqual(error.code, .closed, "\(error)")
-            }
+      onThreads(4) { thread in
+        if thread == 0 {
+          for _ in 0..<round { sched_yield() }
+          try? region.close()
+          return
+        }
+        for step in 1..<64 {
+          do throws(NVMError) {
+            try region.grow(toAtLeast: (1 << 16) + step * 8192)
+          } catch {
+            XCTAssertEqual(error.code, .closed, "\(error)")
           }
         }
       }
-      group.wait()
       assertThrows(.closed, path: region.path) { try region.grow(toAtLeast: 1 << 25) }
       let size = region.size
       let again = try PersistentRegion.open(at: region.path, options: RegionOptions(media: .emulated))

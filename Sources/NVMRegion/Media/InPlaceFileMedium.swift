@@ -1,6 +1,5 @@
 import CNVM
 import Glibc
-import Synchronization
 
 /// An ordinary file mapped shared: stores go to the page cache, `flush` notes pages, `order` and `fence`
 /// write the thread's noted pages back with `pmem_msync`, merged into ranges.
@@ -22,10 +21,10 @@ final class InPlaceFileMedium: RegionMedium, @unchecked Sendable {
   /// Ranges of pages noted by each thread slot and not yet synced. A lock each, since slot 0 can be shared.
   private let noted: [Noted]
   /// The first failed sync. Held during every sync; taken before the lock of a slot.
-  private let failure = Mutex<NVMError?>(nil)
+  private let failure = Lock<NVMError?>(nil)
 
   private final class Noted: Sendable {
-    let ranges = Mutex<[Range<Int>]>([])
+    let ranges = Lock<[Range<Int>]>([])
   }
 
   init() { noted = (0..<Int(NVM_THREAD_SLOTS)).map { _ in Noted() } }
