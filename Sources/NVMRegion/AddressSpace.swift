@@ -34,5 +34,15 @@ struct AddressSpace {
         + "Raise its limit (ulimit -v).", path: path)
   }
 
+  /// Closes a hole that a failed mapping may have left in the unused part, before somebody else takes the
+  /// addresses. Harmless where there is none.
+  func holdAgain(from used: Int) {
+    let flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE
+    // One page range after the other: a range that is partly ours is refused as a whole.
+    let page = 64 << 10
+    var at = (used + page - 1) & ~(page - 1)
+    while at < size, mmap(base + at, page, PROT_NONE, flags, -1, 0) != MAP_FAILED { at += page }
+  }
+
   func release() { munmap(base, size) }
 }

@@ -78,6 +78,8 @@ extension PersistentRegion {
       : SystemCall.map(baseAddress + start, new - start, flags: MAP_SHARED, state.fd, start)
     if result < 0 {
       _ = SystemCall.truncate(state.fd, old)
+      // Some kernels unmap before they fail.
+      space.holdAgain(from: old)
       throw NVMError(
         code: .outOfMemory, message: "The grown file cannot be mapped; it goes on at its old size.",
         path: path,

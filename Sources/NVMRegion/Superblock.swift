@@ -97,6 +97,13 @@ struct Superblock: Equatable {
     var best: (Superblock, copy: Int)?
     for (i, copy) in copies.enumerated() {
       guard case .valid(let block) = copy else { continue }
+      if let best, best.0.uuid != block.uuid {
+        throw NVMError(
+          code: .corrupt,
+          message:
+            "The superblock copies belong to two different files, so it is not known what the rest is. "
+            + "Restore the file from a backup.", path: path, offset: 0)
+      }
       if best == nil || block.sequence > best!.0.sequence { best = (block, i) }
     }
     // A newer release's copy that holds forbids to go back to the older one beside it.
