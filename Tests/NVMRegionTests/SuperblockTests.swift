@@ -232,6 +232,25 @@ final class SuperblockTests: RegionTestCase {
     try open(medium).close()
   }
 
+  func testCopyOfAnotherFileIsNotBelieved() throws {
+    let image = try makeImage()
+    let other = try makeImage()
+    for copy in 0..<2 {
+      for sequence in [UInt64(1), 100] {
+        var spliced = image
+        spliced.bytes.replaceSubrange(
+          copy * 4096..<copy * 4096 + 256, with: other.bytes[copy * 4096..<copy * 4096 + 256])
+        spliced.forge(copy: copy, Image.sequence, sequence)
+        assertThrows(.corrupt, path: memoryPath(), mentioning: "two different files") { try open(spliced) }
+      }
+    }
+    // The copies swapped say the same.
+    var swapped = image
+    swapped.bytes.replaceSubrange(0..<256, with: image.bytes[4096..<4096 + 256])
+    swapped.bytes.replaceSubrange(4096..<4096 + 256, with: image.bytes[0..<256])
+    try assertCarries(swapped, "swapped")
+  }
+
   func testRandomHeaders() throws {
     let image = try makeImage()
     var generator = SeededGenerator(seed: .random(in: 0 ... .max))
