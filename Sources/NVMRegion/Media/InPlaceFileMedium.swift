@@ -10,7 +10,7 @@ import Glibc
 /// Syncs come one after another. The kernel tells of a page that it could not write once for each open file,
 /// so of two syncs at the same time one may return success for pages that the other was told are lost. Each
 /// looks, with the lock held, whether an earlier one failed.
-final class InPlaceFileMedium: RegionMedium, @unchecked Sendable {
+package final class InPlaceFileMedium: RegionMedium, @unchecked Sendable {
   private static let pageSize = 4096
   private struct Attachment {
     var base: UnsafeMutableRawPointer
@@ -27,25 +27,29 @@ final class InPlaceFileMedium: RegionMedium, @unchecked Sendable {
     let ranges = Lock<[Range<Int>]>([])
   }
 
-  init() { noted = (0..<Int(NVM_THREAD_SLOTS)).map { _ in Noted() } }
+  package init() { noted = (0..<Int(NVM_THREAD_SLOTS)).map { _ in Noted() } }
 
-  func attach(base: UnsafeMutableRawPointer, path: String) { attachment = Attachment(base: base, path: path) }
+  package func attach(base: UnsafeMutableRawPointer, path: String) {
+    attachment = Attachment(base: base, path: path)
+  }
 
-  func store(_ word: UInt64, at p: UnsafeMutableRawPointer) { nvm_store_release(p, word) }
-  func storeNontemporal(_ word: UInt64, at p: UnsafeMutableRawPointer) {
+  package func store(_ word: UInt64, at p: UnsafeMutableRawPointer) { nvm_store_release(p, word) }
+  package func storeNontemporal(_ word: UInt64, at p: UnsafeMutableRawPointer) {
     nvm_store_release(p, word)
     flush(p, count: 8)
   }
-  func write(_ source: UnsafeRawBufferPointer, at p: UnsafeMutableRawPointer) {
+  package func write(_ source: UnsafeRawBufferPointer, at p: UnsafeMutableRawPointer) {
     if let from = source.baseAddress { p.copyMemory(from: from, byteCount: source.count) }
   }
-  func writeNontemporal(_ source: UnsafeRawBufferPointer, at p: UnsafeMutableRawPointer) {
+  package func writeNontemporal(_ source: UnsafeRawBufferPointer, at p: UnsafeMutableRawPointer) {
     write(source, at: p)
     flush(p, count: source.count)
   }
-  func fill(_ byte: UInt8, count: Int, at p: UnsafeMutableRawPointer) { memset(p, Int32(byte), count) }
+  package func fill(_ byte: UInt8, count: Int, at p: UnsafeMutableRawPointer) {
+    memset(p, Int32(byte), count)
+  }
 
-  func flush(_ p: UnsafeMutableRawPointer, count: Int) {
+  package func flush(_ p: UnsafeMutableRawPointer, count: Int) {
     guard count > 0, let attachment else { return }
     let first = (p - attachment.base) / Self.pageSize
     let end = (p - attachment.base + count - 1) / Self.pageSize + 1
@@ -59,9 +63,9 @@ final class InPlaceFileMedium: RegionMedium, @unchecked Sendable {
     }
   }
 
-  func order() throws(NVMError) { try fence() }
+  package func order() throws(NVMError) { try fence() }
 
-  func fence() throws(NVMError) {
+  package func fence() throws(NVMError) {
     guard let attachment else { return }
     let slot = Int(nvm_thread_slot())
     // Nothing to do. (In the shared slot another thread may have this one's pages in hand: wait for it.)
@@ -101,7 +105,7 @@ final class InPlaceFileMedium: RegionMedium, @unchecked Sendable {
     return merged
   }
 
-  func sync(_ fd: Int32) -> Int32 {
+  package func sync(_ fd: Int32) -> Int32 {
     failure.withLock { failure in
       if let failure { return -(failure.errno ?? EIO) }
       let result = SystemCall.sync(fd)
