@@ -26,11 +26,10 @@ internal import Synchronization
   /// The layout of `type`: computed the first time, then found in a few nanoseconds without a lock.
   @usableFromInline
   static func of<T: BitwiseCopyable>(_ type: T.Type) -> UnsafePointer<StructLayout> {
-    let id = UInt64(UInt(bitPattern: ObjectIdentifier(type)))
-    return StructLayoutCache.shared.layout(id) { StructLayout(examining: type, size: MemoryLayout<T>.size) }
+    StructLayoutCache.layout(of: type)
   }
 
-  private init(examining type: Any.Type, size: Int) {
+  fileprivate init(examining type: Any.Type, size: Int) {
     var survey = FieldSurvey(size: size)
     survey.visit(type, at: 0, size: size)
     let data = survey.isData
@@ -118,43 +117,49 @@ private func sizeOf<T>(_ type: T.Type) -> Int { MemoryLayout<T>.size }
 
 /// Layouts by type: an open-addressed table of words that are written once (layout first, then the key),
 /// so that readers need no lock; what finds no place there is kept in a dictionary.
-private final class StructLayoutCache: @unchecked Sendable {
-  static let shared = StructLayoutCache()
-
+private enum StructLayoutCache {
   private static let slots = 512
   private static let probes = 8
-  private let table: UnsafeMutablePointer<UInt64>
-  private let all = Mutex<[UInt64: UInt]>([:])
+  // Pairs (type, layout). Never freed; only touched atomically.
+  nonisolated(unsafe) private static let table: UnsafeMutablePointer<UInt64> = {
+    let table = UnsafeMutablePointer<UInt64>.allocate(capacity: 2 * (slots + probes))
+    table.initialize(repeating: 0, count: 2 * (slots + probes))
+    return table
+  }()
+  private static let all = Mutex<[UInt64: UInt]>([:])
 
-  private init() {
-    table = .allocate(capacity: 2 * (Self.slots + Self.probes))
-    table.initialize(repeating: 0, count: 2 * (Self.slots + Self.probes))
-  }
-
-  func layout(_ id: UInt64, make: () -> StructLayout) -> UnsafePointer<StructLayout> {
+  @inline(__always)
+  static func layout<T: BitwiseCopyable>(of type: T.Type) -> UnsafePointer<StructLayout> {
+    let id = UInt64(UInt(bitPattern: ObjectIdentifier(type)))
     let start = Int(truncatingIfNeeded: (id &* 0x9E37_79B9_7F4A_7C15) &>> 55)
-    for index in start..<(start &+ Self.probes) {
-      let key = nvm_load_acquire(table + (2 &* index))
-      if key == id { return Self.pointer(UInt(nvm_load_relaxed(table + (2 &* index &+ 1)))) }
+    var slot = table + (2 &* start)
+    let end = slot + (2 &* probes)
+    while slot < end {
+      let key = nvm_load_acquire(slot)
+      if key == id { return pointer(UInt(nvm_load_relaxed(slot + 1))) }
       if key == 0 { break }
+      slot += 2
     }
-    return Self.pointer(all.withLock { all in find(id, from: start, in: &all, make: make) })
+    return addLayout(of: type, id: id, start: start)
   }
 
-  private func find(
-    _ id: UInt64, from start: Int, in all: inout [UInt64: UInt], make: () -> StructLayout
-  ) -> UInt {
-    if let known = all[id] { return known }
-    let layout = UnsafeMutablePointer<StructLayout>.allocate(capacity: 1)
-    layout.initialize(to: make())
-    let address = UInt(bitPattern: layout)
-    all[id] = address
-    for index in start..<(start + Self.probes) where nvm_load_relaxed(table + 2 * index) == 0 {
-      nvm_store_relaxed(table + 2 * index + 1, UInt64(address))
-      nvm_store_release(table + 2 * index, id)
-      break
+  @inline(never)
+  private static func addLayout<T: BitwiseCopyable>(
+    of type: T.Type, id: UInt64, start: Int
+  ) -> UnsafePointer<StructLayout> {
+    all.withLock { all in
+      if let known = all[id] { return pointer(known) }
+      let layout = UnsafeMutablePointer<StructLayout>.allocate(capacity: 1)
+      layout.initialize(to: StructLayout(examining: type, size: MemoryLayout<T>.size))
+      let address = UInt(bitPattern: layout)
+      all[id] = address
+      for index in start..<(start + probes) where nvm_load_relaxed(table + 2 * index) == 0 {
+        nvm_store_relaxed(table + (2 * index + 1), UInt64(address))
+        nvm_store_release(table + 2 * index, id)
+        break
+      }
+      return UnsafePointer(layout)
     }
-    return address
   }
 
   private static func pointer(_ address: UInt) -> UnsafePointer<StructLayout> {
