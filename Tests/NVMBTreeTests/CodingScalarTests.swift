@@ -129,4 +129,20 @@ final class CodingScalarTests: XCTestCase {
     assertOrderLaw([UserID(0), UserID(256), UserID(.max)], seed: 0) { $0.number < $1.number }
     XCTAssertEqual(UserID.fixedKeyWidth, 8)
   }
+
+  private func assertValueRoundTrip<V: DurableValue & Equatable>(_ value: V) throws {
+    XCTAssertEqual(try V.decodedValue(encodedValue(value)), value)
+  }
+
+  func testOptionalValues() throws {
+    for value: Int? in [nil, 0, -1, .max] { try assertValueRoundTrip(value) }
+    for value: String? in [nil, "", "a longer string, to be on the heap"] { try assertValueRoundTrip(value) }
+    try assertValueRoundTrip(Int??.some(nil))
+    XCTAssertEqual(Int??.durableTypeName, "Int64??")
+    XCTAssertNil(Int?.decodedValue([]))
+    XCTAssertNil(Int?.decodedValue([0, 0]))
+    XCTAssertNil(Int?.decodedValue([1]))
+    XCTAssertNil(Int?.decodedValue([2]))
+    XCTAssertNil(String?.decodedValue([1, 0xFF]))
+  }
 }

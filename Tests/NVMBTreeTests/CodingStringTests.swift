@@ -27,6 +27,7 @@ final class CodingStringTests: XCTestCase {
   func testBytesThatAreNotUTF8AreNoString() {
     let broken: [[UInt8]] = [
       [0xFF], [0x61, 0x80], [0xC0, 0x80], [0xED, 0xA0, 0x80], [0xF4, 0x90, 0x80, 0x80], [0xE2, 0x82],
+      [0xF0, 0x9F, 0x98],  // repaired to as many bytes
       Array(repeating: 0x61, count: 100) + [0xC3],
     ]
     for bytes in broken {

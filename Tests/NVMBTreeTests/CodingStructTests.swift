@@ -1,3 +1,4 @@
+import Foundation
 import NVMBTree
 import XCTest
 
@@ -115,6 +116,17 @@ final class CodingStructTests: XCTestCase {
     XCTAssertTrue(back.z.1.value)
     let none = Mixed(x: nil, color: .red, y: 7, z: (SIMD2(1, 2), StaticBool(value: true)))
     XCTAssertNil(try XCTUnwrap(try Mixed.decodedValue(encodedValue(none))).x)
+    #if canImport(Glibc)
+      // A type from C is data as a whole: nothing in it is zeroed.
+      var lock = flock()
+      lock.l_type = -1
+      lock.l_start = .max
+      lock.l_pid = -1
+      let fromC = try encodedValue(Generic(flag: 1, value: lock))
+      let start = try XCTUnwrap(MemoryLayout<flock>.offset(of: \.l_start)) + 8
+      XCTAssertEqual(Array(fromC[0..<10]), [1, 0, 0, 0, 0, 0, 0, 0, 0xFF, 0xFF])
+      XCTAssertEqual(Array(fromC[start..<(start + 8)]), [UInt8](repeating: 0xFF, count: 7) + [0x7F])
+    #endif
     let array = Generic<InlineArray<3, UInt16>>(flag: 1, value: [2, 3, 4])
     XCTAssertEqual(try encodedValue(array), [1, 0, 2, 0, 3, 0, 4, 0])
   }
