@@ -28,5 +28,6 @@ let package = Package(
     .target(name: "NVMTesting", dependencies: ["NVM"], swiftSettings: settings),
 
     .testTarget(name: "NVMRegionTests", dependencies: ["NVMRegion"], swiftSettings: settings),
+    .testTarget(name: "NVMallocTests", dependencies: ["NVMalloc"], swiftSettings: settings),
   ]
 )
