@@ -34,5 +34,6 @@ let package = Package(
     .testTarget(
       name: "NVMFoundationTests", dependencies: ["NVMFoundation", "NVMBTree", "NVMRegion"],
       swiftSettings: settings),
+    .testTarget(name: "NVMallocTests", dependencies: ["NVMalloc"], swiftSettings: settings),
   ]
 )
