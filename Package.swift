@@ -29,11 +29,16 @@ let package = Package(
       swiftSettings: settings),
     .target(name: "NVMTesting", dependencies: ["NVM"], swiftSettings: settings),
 
-    .testTarget(name: "NVMRegionTests", dependencies: ["NVMRegion"], swiftSettings: settings),
     .testTarget(name: "NVMBTreeTests", dependencies: ["NVMBTree"], swiftSettings: settings),
     .testTarget(
       name: "NVMFoundationTests", dependencies: ["NVMFoundation", "NVMBTree", "NVMRegion"],
       swiftSettings: settings),
     .testTarget(name: "NVMallocTests", dependencies: ["NVMalloc"], swiftSettings: settings),
+    // A child process for the tests of the region: locks, limits, fork, lost privileges.
+    .executableTarget(
+      name: "RegionTestHelper", dependencies: ["NVMRegion"], path: "Tests/Helpers/RegionTestHelper",
+      swiftSettings: settings),
+    .testTarget(
+      name: "NVMRegionTests", dependencies: ["NVMRegion", "CNVM", "RegionTestHelper"], swiftSettings: settings),
   ]
 )
