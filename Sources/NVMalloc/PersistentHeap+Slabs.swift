@@ -11,7 +11,8 @@ extension PersistentHeap {
     // A slab starts on a unit, so larger alignments are for extents.
     if byteCount > largestBlock || prefix >= 1 &<< unitShift { return nil }
     let need = max(byteCount, 1) &+ prefix
-    if need > largestBlock { return nil }
+    // Aligned to the unit, a block is an extent of its own (see `extentUnit`).
+    if need > largestBlock || prefix >= 1 << unitShift { return nil }
     var i = SizeClasses.index(lines: (need &+ 63) &>> 6)
     if prefix > 64 {
       while i < classCount, (SizeClasses.lines(i) &* 64) & (prefix &- 1) != 0 { i &+= 1 }
