@@ -28,7 +28,9 @@ struct InnerNode {
   }
   @inline(__always) func head(_ i: Int) -> UInt64 { nvm_load_relaxed(base + (16 &+ 8 &* i)) }
   @inline(__always) func child(_ i: Int) -> UInt32 { nvm_load32_relaxed(base + (680 &+ 4 &* i)) }
-  @inline(__always) func setChild(_ i: Int, _ node: UInt32) { nvm_store32_relaxed(base + (680 &+ 4 &* i), node) }
+  @inline(__always) func setChild(_ i: Int, _ node: UInt32) {
+    nvm_store32_relaxed(base + (680 &+ 4 &* i), node)
+  }
 
   @inline(__always) func separator(_ i: Int) -> SearchKey {
     let head = head(i)

@@ -1,8 +1,9 @@
 import NVMRegion
 
 /// Which leaf numbers of the tree's extents are free. DRAM only: the truth is the chain.
-struct NodePool {
-  final class Extent {
+struct NodePool: Sendable {
+  // Touched only with the pool's lock, once it is in a pool.
+  final class Extent: @unchecked Sendable {
     let first: UInt32
     let count: Int
     let payload: Offset
@@ -77,7 +78,9 @@ struct NodePool {
     guard let extent = extent(of: node) else { return nil }
     extent.setFree(node)
     freeCount += 1
-    guard !keeping, extent.freeCount == extent.count, freeCount >= extent.count + extent.count / 2 else { return nil }
+    guard !keeping, extent.freeCount == extent.count, freeCount >= extent.count + extent.count / 2 else {
+      return nil
+    }
     return remove(extent)
   }
 

@@ -1,5 +1,5 @@
 import CNVM
-import NVMRegion
+public import NVMRegion
 
 /// Walks a range of a tree leaf by leaf while writers go on: the engine under ranges and cursors.
 ///
@@ -42,7 +42,9 @@ import NVMRegion
   /// Loads the next leaf that has entries in the range and hands it to `decode` while its records are held.
   /// - Returns: false at the end of the range.
   @usableFromInline
-  func load(_ decode: (TreeCursor) throws(NVMError) -> Void = { (_) throws(NVMError) in }) throws(NVMError) -> Bool {
+  func load(_ decode: (TreeCursor) throws(NVMError) -> Void = { (_) throws(NVMError) in }) throws(NVMError)
+    -> Bool
+  {
     index = 0
     count = 0
     try engine.region.checkUsable()
@@ -193,9 +195,13 @@ import NVMRegion
     return true
   }
 
-  @inline(__always) private func isAfter(_ head: UInt64, _ word: UInt64, _ otherHead: UInt64, _ otherWord: UInt64) -> Bool {
+  @inline(__always) private func isAfter(
+    _ head: UInt64, _ word: UInt64, _ otherHead: UInt64, _ otherWord: UInt64
+  ) -> Bool {
     if head != otherHead || !engine.isLong(head) { return head > otherHead }
-    guard let a = engine.longKey(head, word), let b = engine.longKey(otherHead, otherWord) else { return false }
+    guard let a = engine.longKey(head, word), let b = engine.longKey(otherHead, otherWord) else {
+      return false
+    }
     return a.compare(b) > 0
   }
 }

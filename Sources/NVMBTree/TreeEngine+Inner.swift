@@ -32,13 +32,16 @@ extension TreeEngine {
   }
 
   /// The shortest key s with lower < s ≤ key, so that separators of long keys stay short. Owned by the caller.
-  func makeSeparator(_ key: SearchKey, above lower: SearchKey?) -> (head: UInt64, tail: UnsafeMutableRawPointer?) {
+  func makeSeparator(_ key: SearchKey, above lower: SearchKey?) -> (
+    head: UInt64, tail: UnsafeMutableRawPointer?
+  ) {
     guard let bytes = key.bytes else { return (key.head, nil) }
     var count = key.count
     if let lower, lower.head == key.head, let other = lower.bytes {
       var common = 0
       while common < min(lower.count, key.count),
-        bytes.load(fromByteOffset: common, as: UInt8.self) == other.load(fromByteOffset: common, as: UInt8.self)
+        bytes.load(fromByteOffset: common, as: UInt8.self)
+          == other.load(fromByteOffset: common, as: UInt8.self)
       {
         common += 1
       }
@@ -93,7 +96,8 @@ extension TreeEngine {
   /// Splits a full, locked inner node around its middle and inserts on the way; returns the separator and the node
   /// for the parent.
   private func split(
-    _ inner: InnerNode, inserting new: (head: UInt64, tail: UnsafeMutableRawPointer?, child: UInt32), at index: Int
+    _ inner: InnerNode, inserting new: (head: UInt64, tail: UnsafeMutableRawPointer?, child: UInt32),
+    at index: Int
   ) -> (UInt64, UnsafeMutableRawPointer?, UInt32) {
     let n = inner.count
     // Ascending inserts at the right edge leave the left node nearly full.

@@ -1,5 +1,5 @@
 import CNVM
-import NVMRegion
+public import NVMRegion
 
 extension TreeEngine {
   /// The word stored for `key`, or nil. O(log n), flushes nothing, takes no lock.
@@ -52,7 +52,8 @@ extension TreeEngine {
 
   /// The record at an offset that a validated slot names: anything wrong with it is corruption.
   func checkedRecord(at offset: Offset) throws(NVMError) -> Record {
-    guard let record = record(at: offset.rawValue), !options.verifiesReads || isIntact(record, at: offset) else {
+    guard let record = record(at: offset.rawValue), !options.verifiesReads || isIntact(record, at: offset)
+    else {
       throw corruptRecordError(offset)
     }
     return record
@@ -61,7 +62,8 @@ extension TreeEngine {
   @inline(never) func corruptRecordError(_ offset: Offset) -> NVMError {
     NVMError(
       code: .corrupt,
-      message: "A record is damaged, so this entry cannot be read. Others are not affected; verify() lists all "
+      message:
+        "A record is damaged, so this entry cannot be read. Others are not affected; verify() lists all "
         + "damage.", path: region.path, offset: offset.rawValue)
   }
 

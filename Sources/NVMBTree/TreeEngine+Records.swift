@@ -15,8 +15,9 @@ struct Record {
 }
 
 /// Retired records and separators, oldest first.
-struct Retired {
-  enum Item {
+struct Retired: Sendable {
+  // A tail pointer is owned by its item.
+  enum Item: @unchecked Sendable {
     case record(Offset)
     case separator(UnsafeMutableRawPointer)
   }
@@ -40,7 +41,8 @@ extension TreeEngine {
 
   func recordChecksum(_ record: Record, at offset: Offset) -> UInt32 {
     let start = nvm_fold32(nvm_mix2(seed, offset.rawValue, 0x5EC0))
-    return nvm_crc32c(start, record.base + 4, RecordLayout.headerSize - 4 + record.keyLength + record.valueLength)
+    return nvm_crc32c(
+      start, record.base + 4, RecordLayout.headerSize - 4 + record.keyLength + record.valueLength)
   }
 
   func isIntact(_ record: Record, at offset: Offset) -> Bool {
@@ -78,7 +80,8 @@ extension TreeEngine {
     region.store(UInt64(crc) | UInt64(keyLength) << 32, at: at)
     region.store(UInt64(value.count), at: at + RecordLayout.valueLength)
     if keyLength > 0 {
-      region.write(UnsafeRawBufferPointer(start: key.bytes, count: keyLength), at: at + RecordLayout.headerSize)
+      region.write(
+        UnsafeRawBufferPointer(start: key.bytes, count: keyLength), at: at + RecordLayout.headerSize)
     }
     // Small records, and the first line of large ones, which they share with the block's header, take cached
     // stores; the rest may go past the cache.

@@ -77,7 +77,8 @@ extension TreeEngine {
   }
 
   /// Commits the union of both leaves, and the right one's `next`, in the left one.
-  private func absorb(_ right: Leaf, _ other: LeafCommit, into leaf: Leaf, _ old: LeafCommit) throws(NVMError) {
+  private func absorb(_ right: Leaf, _ other: LeafCommit, into leaf: Leaf, _ old: LeafCommit) throws(NVMError)
+  {
     var live = old.live
     var free = ~old.live & LeafLayout.slotMask
     var lines: UInt8 = 0
@@ -145,7 +146,9 @@ extension TreeEngine {
             leaf, old, live: live, alternate: old.alternate, sum: sum(leaf, live, alternate: old.alternate))
           _ = nvm_fetch_add_relaxed(countWord, 0 &- UInt64(gone.count))
           removed += gone.count
-          if live.nonzeroBitCount <= leafCapacity / 4, let key = continuation.key { try mergeRight(leaf, key) }
+          if live.nonzeroBitCount <= leafCapacity / 4, let key = continuation.key {
+            try mergeRight(leaf, key)
+          }
         }
       } catch {
         unlock(position.leaf, position.version)

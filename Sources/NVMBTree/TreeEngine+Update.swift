@@ -22,7 +22,7 @@ import NVMalloc
 
 extension TreeEngine {
   /// The slot word for a value, with the record it needs, if any.
-  private func prepare(_ key: SearchKey, word: UInt64, bytes: UnsafeRawBufferPointer?) throws(NVMError) -> (
+  func prepare(_ key: SearchKey, word: UInt64, bytes: UnsafeRawBufferPointer?) throws(NVMError) -> (
     word: UInt64, record: Offset?
   ) {
     if key.bytes != nil {
@@ -58,7 +58,8 @@ extension TreeEngine {
   ) throws(NVMError) -> UpdateOutcome {
     try checkWritable()
     if let bytes, bytes.count > RecordLayout.maximumValueLength {
-      throw NVMError(code: .tooLarge, message: "A value of \(bytes.count) bytes is too large.", path: region.path)
+      throw NVMError(
+        code: .tooLarge, message: "A value of \(bytes.count) bytes is too large.", path: region.path)
     }
     let value = try prepare(key, word: word, bytes: bytes)
     // The record is durable before a leaf can name it.
@@ -74,7 +75,9 @@ extension TreeEngine {
   }
 
   @inline(__always)
-  private func update(_ key: SearchKey, word: UInt64, _ condition: UpdateCondition) throws(NVMError) -> UpdateOutcome {
+  private func update(_ key: SearchKey, word: UInt64, _ condition: UpdateCondition) throws(NVMError)
+    -> UpdateOutcome
+  {
     let fingerprint = key.fingerprint
     let position = lockLeaf(for: key)
     let leaf = leaf(position.leaf)
@@ -173,7 +176,8 @@ extension TreeEngine {
   ) throws(NVMError) {
     let s = leafSeed(leaf.node)
     var sum = UInt32(truncatingIfNeeded: leaf.sums)
-    let (live, added) = place(in: leaf, keeping: old.live, free: ~old.live & LeafLayout.slotMask, head, word, fingerprint, s)
+    let (live, added) = place(
+      in: leaf, keeping: old.live, free: ~old.live & LeafLayout.slotMask, head, word, fingerprint, s)
     sum &+= added
     try commit(leaf, old, live: live, alternate: old.alternate, sum: sum)
   }
@@ -182,7 +186,8 @@ extension TreeEngine {
   /// sum gains. `keeping` is the set that goes on living; `free` the slots that may be written.
   @inline(__always)
   private func place(
-    in leaf: Leaf, keeping live: UInt64, free: UInt64, _ head: UInt64, _ word: UInt64, _ fingerprint: UInt8, _ s: UInt64
+    in leaf: Leaf, keeping live: UInt64, free: UInt64, _ head: UInt64, _ word: UInt64, _ fingerprint: UInt8,
+    _ s: UInt64
   ) -> (live: UInt64, added: UInt32) {
     let (slot, moveTo) = choosePlace(free)
     fill(leaf, slot, head, word)
@@ -217,7 +222,8 @@ extension TreeEngine {
       // Same line, this order; the last store is the atomic one. Before it S(live) equals the high sum.
       let sum = present &- gone &+ slotHash(s, 0, head, word, fingerprint)
       region.store(UInt64(sum) | UInt64(present) << 32, at: leaf.offset + LeafLayout.sums)
-      region.store(LeafCommit(settled: old.live, alternate: old.alternate).raw, at: leaf.offset + LeafLayout.commit)
+      region.store(
+        LeafCommit(settled: old.live, alternate: old.alternate).raw, at: leaf.offset + LeafLayout.commit)
       region.store(word, at: leaf.offset + (LeafLayout.slot(0) + 8))
       region.flush(leaf.offset, count: 64)
       try region.fence()

@@ -97,7 +97,8 @@ import Synchronization
   @inline(never) func sealedError() -> NVMError {
     NVMError(
       code: .corrupt,
-      message: "The tree's chain of leaves is damaged, so it is open for reading only and nothing of it is reused. "
+      message:
+        "The tree's chain of leaves is damaged, so it is open for reading only and nothing of it is reused. "
         + "Save what can be read and rebuild it; verify() lists the damage. \(recovery.firstDamage)",
       path: region.path, offset: handle.rawValue)
   }
@@ -149,7 +150,9 @@ extension TreeEngine {
 
   /// The hash of one slot and its fingerprint, bound to its place.
   @inline(__always)
-  func slotHash(_ leafSeed: UInt64, _ slot: Int, _ head: UInt64, _ word: UInt64, _ fingerprint: UInt8) -> UInt32 {
+  func slotHash(_ leafSeed: UInt64, _ slot: Int, _ head: UInt64, _ word: UInt64, _ fingerprint: UInt8)
+    -> UInt32
+  {
     let place = UInt64(slot) << 8 | UInt64(fingerprint)
     return nvm_fold32(nvm_mix2(leafSeed &+ place &* 0xC6A4_A793_5BD1_E995, head, word))
   }

@@ -89,7 +89,9 @@ extension TreeEngine {
   }
 
   private func sorts(_ leaf: Leaf, _ a: Int, before b: Int) -> Bool {
-    guard let x = key(leaf.head(a), leaf.word(a)), let y = key(leaf.head(b), leaf.word(b)) else { return false }
+    guard let x = key(leaf.head(a), leaf.word(a)), let y = key(leaf.head(b), leaf.word(b)) else {
+      return false
+    }
     return x.compare(y) < 0
   }
 
@@ -176,7 +178,9 @@ extension TreeEngine {
       nodes.withLock { pool in
         for (extent, start) in zip(extents, starts) {
           pool.add(extent, allFree: false)
-          for i in 0..<extent.count where !used[start + i] { _ = pool.put(extent.first + UInt32(i), keeping: true) }
+          for i in 0..<extent.count where !used[start + i] {
+            _ = pool.put(extent.first + UInt32(i), keeping: true)
+          }
         }
       }
       if unclean, !region.isReadOnly { try sweepRecords(chain.map(\.node)) }
@@ -203,30 +207,27 @@ extension TreeEngine {
         at += n
       }
     }
-    let work = UncheckedBox((pieces: pieces, summaries: summaries))
-    func run(_ piece: (first: UInt32, count: Int, at: Int)) {
-      for i in 0..<piece.count {
-        work.value.summaries[piece.at + i] = summarize(piece.first + UInt32(i), mayBeTorn: mayBeTorn)
+    let work = UncheckedBox((pieces: pieces, summaries: summaries, progress: progress))
+    let finished = Atomic<Int>(0)
+    @Sendable func run(_ i: Int) {
+      let (first, count, at) = work.value.pieces[i]
+      for k in 0..<count {
+        work.value.summaries[at + k] = summarize(first + UInt32(k), mayBeTorn: mayBeTorn)
       }
+      let n = finished.add(1, ordering: .relaxed).newValue
+      work.value.progress?(Double(n) / Double(work.value.pieces.count))
     }
     if pieces.count > 1 {
-      let finished = Atomic<Int>(0)
-      let report = UncheckedBox(progress)
-      DispatchQueue.concurrentPerform(iterations: pieces.count) { i in
-        let piece = work.value.pieces[i]
-        for k in 0..<piece.count {
-          work.value.summaries[piece.at + k] = self.summarize(piece.first + UInt32(k), mayBeTorn: mayBeTorn)
-        }
-        let n = finished.add(1, ordering: .relaxed).newValue
-        report.value?(Double(n) / Double(pieces.count))
-      }
-    } else if let piece = pieces.first {
-      run(piece)
+      DispatchQueue.concurrentPerform(iterations: pieces.count, execute: run)
+    } else if !pieces.isEmpty {
+      run(0)
     }
     return summaries
   }
 
-  private func isBefore(_ a: (node: UInt32, summary: LeafSummary), _ b: (node: UInt32, summary: LeafSummary)) -> Bool {
+  private func isBefore(_ a: (node: UInt32, summary: LeafSummary), _ b: (node: UInt32, summary: LeafSummary))
+    -> Bool
+  {
     if a.summary.lastHead != b.summary.firstHead { return a.summary.lastHead < b.summary.firstHead }
     guard let x = lastKey(a), let y = firstKey(b) else { return false }
     return x.compare(y) < 0
@@ -253,7 +254,8 @@ extension TreeEngine {
   /// Sums first, then the commit word: with the sums both equal to the sum of the set that holds, either commit
   /// word is read as that set, so a crash in between repairs again to the same.
   private func repair(
-    _ repairs: [(node: UInt32, state: LeafSummary.State)], _ bypassed: [(node: UInt32, before: UInt32, next: UInt32)]
+    _ repairs: [(node: UInt32, state: LeafSummary.State)],
+    _ bypassed: [(node: UInt32, before: UInt32, next: UInt32)]
   ) throws(NVMError) {
     for (node, state) in repairs {
       let leaf = leaf(node)

@@ -39,7 +39,8 @@ final class TreeSpace: @unchecked Sendable {
       }
       throw NVMError(
         code: .outOfMemory,
-        message: "No address space for the tree's tables (\(locksSize + 2 * nodesSize) bytes). Raise the limit "
+        message:
+          "No address space for the tree's tables (\(locksSize + 2 * nodesSize) bytes). Raise the limit "
           + "(ulimit -v) or open the file with a smaller reservation.", path: region.path)
     }
     (locks, nodes, tails) = (parts[0]!, parts[1]!, parts[2]!)
@@ -78,7 +79,8 @@ final class TreeSpace: @unchecked Sendable {
   func checkRoom() throws(NVMError) {
     let hasRoom = pool.withLock { $0.used < nodeLimit - 2048 || $0.free.count > 2048 }
     guard hasRoom else {
-      throw NVMError(code: .outOfMemory, message: "The trees' pool of inner nodes is used up. Reopen the file.")
+      throw NVMError(
+        code: .outOfMemory, message: "The trees' pool of inner nodes is used up. Reopen the file.")
     }
   }
 

@@ -166,7 +166,8 @@ private struct NewFile {
       if result < 0 { unlink(path) }
     }
     if result < 0 {
-      throw NVMError(code: .ioFailure, message: "The new file could not be made durable.", path: path, errno: -result)
+      throw NVMError(
+        code: .ioFailure, message: "The new file could not be made durable.", path: path, errno: -result)
     }
   }
 

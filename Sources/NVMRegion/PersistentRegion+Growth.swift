@@ -22,7 +22,8 @@ extension PersistentRegion {
         guard wanted <= maximumSize else {
           throw NVMError(
             code: .outOfSpace,
-            message: "The region may not grow to \(wanted) bytes: its limit is \(maximumSize). Open it with a "
+            message:
+              "The region may not grow to \(wanted) bytes: its limit is \(maximumSize). Open it with a "
               + "larger maximum size.", path: path)
         }
         let new = min((wanted + 4095) & ~4095, maximumSize & ~4095)
@@ -58,7 +59,8 @@ extension PersistentRegion {
         : SystemCall.map(baseAddress + old, new - old, flags: MAP_SHARED, state.fd, old)
       guard mapped == 0 else {
         throw NVMError(
-          code: .outOfMemory, message: "The grown file cannot be mapped; it goes on at its old size.", path: path,
+          code: .outOfMemory, message: "The grown file cannot be mapped; it goes on at its old size.",
+          path: path,
           errno: -mapped)
       }
     } else {

@@ -10,7 +10,9 @@ extension PersistentRegion {
   ///
   /// - Throws: `.notFound`, `.notAFile`, `.permissionDenied`, `.readOnlyFileSystem`, `.locked`, `.notARegion`,
   ///   `.truncated`, `.newerFormat`, `.foreignByteOrder`, `.corrupt`, `.outOfMemory`, `.ioFailure`.
-  public static func open(at path: String, options: RegionOptions = RegionOptions()) throws(NVMError) -> PersistentRegion {
+  public static func open(at path: String, options: RegionOptions = RegionOptions()) throws(NVMError)
+    -> PersistentRegion
+  {
     let writable = options.access == .readWrite
     let fd = SystemCall.open(path, (writable ? O_RDWR : O_RDONLY) | O_NONBLOCK)
     guard fd >= 0 else { throw openError(-fd, path: path, creating: false) }
@@ -26,7 +28,8 @@ extension PersistentRegion {
       }
       if writable { nvm_advise_small_pages(fd, 0, superblock.size) }
       region = try map(
-        fd, path: path, superblock: superblock, newestCopy: copy, wasClean: superblock.isClean, options: options)
+        fd, path: path, superblock: superblock, newestCopy: copy, wasClean: superblock.isClean,
+        options: options)
     } catch {
       Glibc.close(fd)
       throw error
@@ -82,7 +85,8 @@ extension PersistentRegion {
       guard superblock.size <= UInt64(info.st_size) else {
         throw NVMError(
           code: .truncated,
-          message: "The file has \(info.st_size) bytes but held \(superblock.size): its end is missing. Restore "
+          message:
+            "The file has \(info.st_size) bytes but held \(superblock.size): its end is missing. Restore "
             + "it from a backup; it was left as it is.", path: path)
       }
       return (superblock, copy)
@@ -113,8 +117,10 @@ extension PersistentRegion {
       var opened = superblock
       if !readOnly { opened.incarnation += 1 }
       return PersistentRegion(
-        path: path, media: media, isReadOnly: readOnly, wasCleanlyClosed: wasClean, space: space, mapped: count,
-        maximumSize: readOnly ? count : options.maximumSize ?? Int.max, superblock: opened, newestCopy: newestCopy,
+        path: path, media: media, isReadOnly: readOnly, wasCleanlyClosed: wasClean, space: space,
+        mapped: count,
+        maximumSize: readOnly ? count : options.maximumSize ?? Int.max, superblock: opened,
+        newestCopy: newestCopy,
         fd: fd, medium: medium)
     } catch {
       space.release()
@@ -158,7 +164,8 @@ extension PersistentRegion {
           errno: error)
       }
       return NVMError(
-        code: .notFound, message: "There is no such file. Create it, or check the path.", path: path, errno: error)
+        code: .notFound, message: "There is no such file. Create it, or check the path.", path: path,
+        errno: error)
     case EISDIR:
       return NVMError(code: .notAFile, message: "This is a directory. Give the path of a file.", path: path)
     case ENXIO, ENODEV:
@@ -186,7 +193,8 @@ extension PersistentRegion {
         path: path, errno: error)
     default:
       return NVMError(
-        code: .system, message: "The file cannot be \(creating ? "created" : "opened").", path: path, errno: error)
+        code: .system, message: "The file cannot be \(creating ? "created" : "opened").", path: path,
+        errno: error)
     }
   }
 }

@@ -9,7 +9,8 @@ import Glibc
 extension PersistentRegion {
   @inlinable @inline(__always)
   func assertInside(_ offset: Offset, _ count: Int) {
-    assert(count >= 0 && offset.rawValue <= UInt64(size) && count <= size &- offset.bytes, "outside the region")
+    assert(
+      count >= 0 && offset.rawValue <= UInt64(size) && count <= size &- offset.bytes, "outside the region")
   }
 
   // MARK: Reading
@@ -48,7 +49,11 @@ extension PersistentRegion {
     guard let source = bytes.baseAddress else { return }
     counterTable.add(UInt64(truncatingIfNeeded: bytes.count), .bytes)
     let p = pointer(to: offset)
-    if mode == .mediated { mediatedWrite(bytes, p) } else { p.copyMemory(from: source, byteCount: bytes.count) }
+    if mode == .mediated {
+      mediatedWrite(bytes, p)
+    } else {
+      p.copyMemory(from: source, byteCount: bytes.count)
+    }
   }
 
   /// Stores the bytes of a trivial value, padding as it is in memory.
@@ -115,7 +120,8 @@ extension PersistentRegion {
 
   @inlinable @inline(__always)
   func lines(_ offset: Offset, _ count: Int) -> UInt64 {
-    count == 0 ? 0 : ((offset.rawValue &+ UInt64(truncatingIfNeeded: count) &- 1) >> 6) &- (offset.rawValue >> 6) &+ 1
+    count == 0
+      ? 0 : ((offset.rawValue &+ UInt64(truncatingIfNeeded: count) &- 1) >> 6) &- (offset.rawValue >> 6) &+ 1
   }
 
   /// Starts the write-back of the lines of a range. Orders nothing. O(lines).

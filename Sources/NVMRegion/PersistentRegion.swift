@@ -79,7 +79,8 @@ public final class PersistentRegion: @unchecked Sendable {
   }
 
   init(
-    path: String, media: RegionMedia, isReadOnly: Bool, wasCleanlyClosed: Bool, space: AddressSpace, mapped: Int,
+    path: String, media: RegionMedia, isReadOnly: Bool, wasCleanlyClosed: Bool, space: AddressSpace,
+    mapped: Int,
     maximumSize: Int, superblock: Superblock, newestCopy: Int, fd: Int32, medium: (any RegionMedium)?
   ) {
     self.path = path
@@ -96,7 +97,9 @@ public final class PersistentRegion: @unchecked Sendable {
     counterTable = CounterTable()
     control = Control(size: mapped)
     mode =
-      if isReadOnly && medium == nil { .autoFlush } else if medium != nil { .mediated } else if media
+      if isReadOnly && medium == nil { .autoFlush } else if medium != nil {
+        .mediated
+      } else if media
         == .autoFlushedPersistentMemory
       { .autoFlush } else { .cacheLine }
     state = Mutex(State(fd: fd, superblock: superblock, newestCopy: newestCopy))
@@ -132,7 +135,9 @@ public final class PersistentRegion: @unchecked Sendable {
   /// instructions: the layers above call it at the start of every operation.
   @inlinable @inline(__always)
   public func checkUsable() throws(NVMError) {
-    if nvm_load_relaxed(control.status) != 0 || UInt64(nvm_fork_generation()) != nvm_load_relaxed(control.forkGeneration) {
+    if nvm_load_relaxed(control.status) != 0
+      || UInt64(nvm_fork_generation()) != nvm_load_relaxed(control.forkGeneration)
+    {
       throw unusableError()
     }
   }
@@ -147,7 +152,8 @@ public final class PersistentRegion: @unchecked Sendable {
   @usableFromInline @inline(never)
   func readOnlyError() -> NVMError {
     NVMError(
-      code: .readOnly, message: "The file was opened read-only. Open it for writing to change it.", path: path)
+      code: .readOnly, message: "The file was opened read-only. Open it for writing to change it.", path: path
+    )
   }
 
   @usableFromInline @inline(never)
@@ -159,7 +165,8 @@ public final class PersistentRegion: @unchecked Sendable {
     if status & Self.poisonedBit != 0 {
       return NVMError(
         code: .poisoned,
-        message: "An earlier write to the disk failed, so nothing more is written. Close the file, see to the "
+        message:
+          "An earlier write to the disk failed, so nothing more is written. Close the file, see to the "
           + "disk and open it again.",
         path: path, underlying: state.withLock { $0.failure })
     }

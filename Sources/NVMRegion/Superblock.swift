@@ -63,7 +63,9 @@ struct Superblock: Equatable {
     guard u32(F.version) <= SuperblockLayout.formatVersion else {
       return .newer("format version \(u32(F.version))")
     }
-    guard u32(F.checksum) == nvm_crc32c(0, b.baseAddress!, SuperblockLayout.checksummed) else { return .damaged }
+    guard u32(F.checksum) == nvm_crc32c(0, b.baseAddress!, SuperblockLayout.checksummed) else {
+      return .damaged
+    }
     let unknown = u64(F.incompatible) & ~SuperblockLayout.knownIncompatible
     guard unknown == 0 else { return .newer("incompatible feature mask 0x" + String(unknown, radix: 16)) }
     let block = Superblock(
@@ -81,7 +83,9 @@ struct Superblock: Equatable {
   }
 
   /// The superblock that holds, of the two copies at the start of a file, and which copy it was.
-  static func choose(_ header: UnsafeRawBufferPointer, path: String) throws(NVMError) -> (Superblock, copy: Int) {
+  static func choose(_ header: UnsafeRawBufferPointer, path: String) throws(NVMError) -> (
+    Superblock, copy: Int
+  ) {
     let copies = [0, 1].map { (i: Int) -> Copy in
       let start = i * SuperblockLayout.copyStride
       guard header.count >= start + SuperblockLayout.size else { return .foreign }

@@ -124,7 +124,9 @@ package enum SystemCall: String, CaseIterable, Sendable {
   static func mapSync(_ at: UnsafeMutableRawPointer, _ count: Int, _ fd: Int32, _ offset: Int) -> Int32 {
     SystemCall.map.run { nvm_map_fixed_sync(at, count, fd, UInt64(offset)) }
   }
-  static func map(_ at: UnsafeMutableRawPointer, _ count: Int, flags: Int32, _ fd: Int32, _ offset: Int) -> Int32 {
+  static func map(_ at: UnsafeMutableRawPointer, _ count: Int, flags: Int32, _ fd: Int32, _ offset: Int)
+    -> Int32
+  {
     SystemCall.map.run {
       mmap(at, count, PROT_READ | PROT_WRITE, flags | MAP_FIXED, fd, offset) == MAP_FAILED ? -errno : 0
     }

@@ -48,7 +48,8 @@ struct TreeHeader: Equatable {
       p.loadUnaligned(fromByteOffset: 40, as: UInt32.self) == checksum(p, uuid)
     else { return nil }
     return TreeHeader(
-      tree: p.loadUnaligned(fromByteOffset: 8, as: UInt32.self), keyForm: p.load(fromByteOffset: 12, as: UInt8.self),
+      tree: p.loadUnaligned(fromByteOffset: 8, as: UInt32.self),
+      keyForm: p.load(fromByteOffset: 12, as: UInt8.self),
       valueForm: p.load(fromByteOffset: 13, as: UInt8.self),
       firstLeaf: p.loadUnaligned(fromByteOffset: 16, as: UInt32.self),
       keyType: p.loadUnaligned(fromByteOffset: 24, as: UInt64.self),
