@@ -9,6 +9,7 @@ import Synchronization
 // blocks; one header block. Which leaves are in use follows from the chain alone; inner nodes live in DRAM.
 //
 // Locks (all in DRAM), in the order in which they are taken:
+//   0  the gate (TreeGate), where the tree belongs to a store
 //   1  leaf lock words, left before right
 //   2  the structure lock: all changes of inner nodes
 //   3  the node pool, the retired list, the heap's own
@@ -35,6 +36,8 @@ import Synchronization
 
   /// Words apart from the object: 0 root (node | height << 32), 64 count, 128 statistics.
   let control: UnsafeMutableRawPointer
+  /// Shuts others out while a transaction goes in.
+  let gate = TreeGate()
   let structure = Mutex<Void>(())
   let nodes: Mutex<NodePool>
   let retired = Mutex(Retired())
@@ -66,6 +69,7 @@ import Synchronization
   deinit {
     releaseMemory()
     control.deallocate()
+    gate.deallocate()
   }
 
   // MARK: Words
