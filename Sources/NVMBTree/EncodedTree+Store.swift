@@ -51,3 +51,10 @@ extension DurableBTree {
   /// Whether both are handles to one open tree.
   package func shares(_ tree: EncodedTree) -> Bool { engine === tree.engine }
 }
+
+extension EncodedTree {
+  /// The end of a tree that nobody has seen yet.
+  package func markUnused() {
+    if (try? engine.gate.hold()) != nil { engine.gate.remove() }
+  }
+}
