@@ -23,16 +23,22 @@ let package = Package(
     .target(name: "NVMRegion", dependencies: ["CNVM", "CLibpmem"], swiftSettings: settings),
     .target(name: "NVMalloc", dependencies: ["NVMRegion", "CNVM"], swiftSettings: settings),
     .target(name: "NVMBTree", dependencies: ["NVMalloc", "NVMRegion", "CNVM"], swiftSettings: settings),
-    .target(name: "NVM", dependencies: ["NVMBTree", "NVMalloc", "NVMRegion"], swiftSettings: settings),
+    .target(name: "NVM", dependencies: ["NVMBTree", "NVMalloc", "NVMRegion", "CNVM"], swiftSettings: settings),
     .target(
       name: "NVMFoundation", dependencies: ["NVM", "NVMBTree", "NVMRegion"],
       swiftSettings: settings),
     .target(name: "NVMTesting", dependencies: ["NVM"], swiftSettings: settings),
 
-    .testTarget(name: "NVMRegionTests", dependencies: ["NVMRegion"], swiftSettings: settings),
     .testTarget(name: "NVMBTreeTests", dependencies: ["NVMBTree"], swiftSettings: settings),
     .testTarget(
       name: "NVMFoundationTests", dependencies: ["NVMFoundation", "NVMBTree", "NVMRegion"],
       swiftSettings: settings),
+    .testTarget(name: "NVMallocTests", dependencies: ["NVMalloc"], swiftSettings: settings),
+    // A child process for the tests of the region: locks, limits, fork, lost privileges.
+    .executableTarget(
+      name: "RegionTestHelper", dependencies: ["NVMRegion"], path: "Tests/Helpers/RegionTestHelper",
+      swiftSettings: settings),
+    .testTarget(
+      name: "NVMRegionTests", dependencies: ["NVMRegion", "CNVM", "RegionTestHelper"], swiftSettings: settings),
   ]
 )

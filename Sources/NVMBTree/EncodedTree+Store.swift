@@ -43,6 +43,8 @@ extension EncodedTree {
   package func settle() { engine.settle() }
   /// Unlinked records that wait for readers.
   package var waitingForReaders: Int { engine.waitingForReaders }
+  /// Damage was met: nothing of the tree is changed any more.
+  package var isSealed: Bool { engine.isSealed }
 }
 
 extension DurableBTree {

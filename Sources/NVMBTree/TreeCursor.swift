@@ -50,6 +50,7 @@ public import NVMRegion
     index = 0
     count = 0
     try engine.region.checkUsable()
+    guard engine.isReadable else { throw engine.sealedError() }
     engine.space.epochs.pin()
     defer { engine.space.epochs.unpin() }
     while !isFinished {
@@ -61,7 +62,7 @@ public import NVMRegion
       }
     }
     // A damaged chain ends early, and that is not silent.
-    if engine.recovery.isSealed { throw engine.sealedError() }
+    if engine.isSealed { throw engine.sealedError() }
     return false
   }
 

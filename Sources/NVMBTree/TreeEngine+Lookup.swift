@@ -8,6 +8,7 @@ extension TreeEngine {
   @usableFromInline
   func lookup(_ key: SearchKey) throws(NVMError) -> UInt64? {
     try region.checkUsable()
+    guard isReadable else { throw sealedError() }
     let fingerprint = key.fingerprint
     while true {
       let ticket = try gate.ticket()
@@ -17,13 +18,11 @@ extension TreeEngine {
       var word: UInt64?
       if let slot = find(key, in: leaf, live: live, fingerprint: fingerprint) { word = leaf.word(slot) }
       guard isUnchanged(position), gate.isCurrent(ticket) else { continue }
-      if word == nil, recovery.isSealed { throw missError() }
+      // In a damaged tree "not there" is not known.
+      if word == nil, isSealed { throw sealedError() }
       return word
     }
   }
-
-  /// In a damaged tree "not there" is not known.
-  @inline(never) private func missError() -> NVMError { sealedError() }
 
   /// Runs `body` with the bytes stored for `key` (nil where there is none), under a pinned epoch. O(log n).
   @usableFromInline

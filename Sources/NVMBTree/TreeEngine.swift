@@ -34,7 +34,7 @@ import Synchronization
   let leafCapacity: Int
   let innerCapacity: Int
 
-  /// Words apart from the object: 0 root (node | height << 32), 64 count, 128 statistics.
+  /// Words apart from the object: 0 root (node | height << 32), 64 count, 128 seal.
   let control: UnsafeMutableRawPointer
   /// Shuts others out while a transaction goes in.
   let gate = TreeGate()
@@ -76,7 +76,10 @@ import Synchronization
 
   @inline(__always) var rootWord: UnsafeMutableRawPointer { control }
   @inline(__always) var countWord: UnsafeMutableRawPointer { control + 64 }
-  @inline(__always) var tornWord: UnsafeMutableRawPointer { control + 128 }
+  /// 0 in a whole tree; 1 sealed: reading only; 2: not even the first leaf can be read.
+  @inline(__always) var sealWord: UnsafeMutableRawPointer { control + 128 }
+  @inline(__always) var isSealed: Bool { nvm_load_relaxed(sealWord) != 0 }
+  @inline(__always) var isReadable: Bool { nvm_load_relaxed(sealWord) < 2 }
 
   /// The number of entries. O(1).
   @usableFromInline var count: Int { Int(truncatingIfNeeded: nvm_load_relaxed(countWord)) }
@@ -95,7 +98,7 @@ import Synchronization
 
   @inline(__always) func checkWritable() throws(NVMError) {
     try region.checkWritable()
-    if recovery.isSealed { throw sealedError() }
+    if isSealed { throw sealedError() }
   }
 
   @inline(never) func sealedError() -> NVMError {

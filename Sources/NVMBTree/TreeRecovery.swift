@@ -134,6 +134,7 @@ extension TreeEngine {
     var previous: (node: UInt32, summary: LeafSummary)?
     func seal(_ what: String) {
       recovery.isSealed = true
+      nvm_store_release(sealWord, recovery.leaves == 0 ? 2 : 1)
       recovery.damage.append(what)
     }
     while true {
@@ -171,7 +172,7 @@ extension TreeEngine {
       node = summary.next
     }
     nvm_store_relaxed(countWord, UInt64(entries))
-    try buildInner(chain)
+    if !chain.isEmpty { try buildInner(chain) }
 
     if !recovery.isSealed {
       try repair(repairs, bypassed)

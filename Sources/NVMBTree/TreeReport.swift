@@ -51,6 +51,7 @@ extension TreeEngine {
     try region.checkUsable()
     var report = TreeReport()
     report.problems = recovery.damage
+    guard isReadable else { return report }
     var seen = Set<UInt32>()
     var referred = Set<Offset>()
     var previous = KeyCopy()

@@ -18,25 +18,33 @@ extension PersistentRegion {
 
   @discardableResult
   func close(markClean: Bool) -> NVMError? {
-    state.withLock { state in
-      guard !state.isClosed else { return nil }
-      state.isClosed = true
-      var failure: NVMError?
-      if markClean {
-        do throws(NVMError) {
-          try updateSuperblock(&state) { $0.isClean = true }
-        } catch {
-          failure = error
-        }
-      }
-      nvm_store_release(control.status, nvm_load_acquire(control.status) | Self.closedBit)
-      // The addresses stay ours, as empty private memory, so that a late access harms nobody.
-      _ = mmap(
-        baseAddress, space.size, PROT_READ | PROT_WRITE,
-        MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0)
-      if state.fd >= 0 { Glibc.close(state.fd) }
-      state.fd = -1
-      return failure
+    // A forked child may have been born while another thread of its parent held the lock, which is
+    // then never released here.
+    guard UInt64(nvm_fork_generation()) == nvm_load_relaxed(control.forkGeneration) else {
+      return state.withLockIfAvailable { close(&$0, markClean: false) } ?? nil
     }
+    return state.withLock { close(&$0, markClean: markClean) }
+  }
+
+  private func close(_ state: inout State, markClean: Bool) -> NVMError? {
+    guard !state.isClosed else { return nil }
+    state.isClosed = true
+    var failure: NVMError?
+    if markClean {
+      do throws(NVMError) {
+        // What this thread flushed comes before the mark that vouches for it.
+        try fenceUnderStateLock()
+        try updateSuperblock(&state) { $0.isClean = true }
+      } catch {
+        failure = error
+      }
+    }
+    nvm_store_release(control.status, nvm_load_acquire(control.status) | Self.closedBit)
+    // The addresses stay ours, as empty private memory, so that a late access harms nobody.
+    let late = SystemCall.mapOver(baseAddress, size, PROT_READ | PROT_WRITE)
+    if late < 0 { _ = SystemCall.mapOver(baseAddress, space.size, PROT_NONE) }
+    if state.fd >= 0 { Glibc.close(state.fd) }
+    state.fd = -1
+    return failure
   }
 }

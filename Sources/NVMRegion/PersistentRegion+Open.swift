@@ -13,6 +13,7 @@ extension PersistentRegion {
   public static func open(at path: String, options: RegionOptions = RegionOptions()) throws(NVMError)
     -> PersistentRegion
   {
+    try checkPath(path)
     let writable = options.access == .readWrite
     let fd = SystemCall.open(path, (writable ? O_RDWR : O_RDONLY) | O_NONBLOCK)
     guard fd >= 0 else { throw openError(-fd, path: path, creating: false) }
@@ -26,7 +27,6 @@ extension PersistentRegion {
           message: "The file uses features of a newer release and can only be read by this one. Open it "
             + "read-only.", path: path)
       }
-      if writable { nvm_advise_small_pages(fd, 0, superblock.size) }
       region = try map(
         fd, path: path, superblock: superblock, newestCopy: copy, wasClean: superblock.isClean,
         options: options)
@@ -101,8 +101,7 @@ extension PersistentRegion {
     let readOnly = options.access == .readOnly
     let count = Int(superblock.size)
     let wanted = min(options.reservation, options.maximumSize ?? options.reservation)
-    let space = try AddressSpace.reserve(
-      wanted: readOnly ? count : (wanted + 4095) & ~4095, needed: count, path: path)
+    let space = try AddressSpace.reserve(wanted: readOnly ? count : wanted, needed: count, path: path)
     do throws(NVMError) {
       let media: RegionMedia
       var medium: (any RegionMedium)?
@@ -112,7 +111,11 @@ extension PersistentRegion {
         try check(SystemCall.map(space.base, count, flags: MAP_PRIVATE | MAP_NORESERVE, fd, 0), path)
       } else {
         media = try mapWritable(space.base, count, fd, path: path, choice: options.media)
-        if media == .inPlaceFile { medium = InPlaceFileMedium() }
+        if media == .inPlaceFile {
+          // Small pages in the page cache: a sync writes the whole folio that a page belongs to.
+          nvm_advise_small_pages(fd, 0, superblock.size)
+          medium = InPlaceFileMedium()
+        }
       }
       var opened = superblock
       if !readOnly { opened.incarnation += 1 }
@@ -151,6 +154,12 @@ extension PersistentRegion {
     throw NVMError(
       code: result == -ENOMEM ? .outOfMemory : .system,
       message: "The file cannot be mapped into memory.", path: path, errno: -result)
+  }
+
+  /// The system would cut a path at a NUL and open another file.
+  static func checkPath(_ path: String) throws(NVMError) {
+    guard path.utf8.contains(0) else { return }
+    throw NVMError(code: .invalidArgument, message: "A path cannot contain NUL. Check the path.", path: path)
   }
 
   static func openError(_ error: Int32, path: String, creating: Bool) -> NVMError {

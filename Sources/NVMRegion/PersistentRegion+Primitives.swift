@@ -138,19 +138,25 @@ extension PersistentRegion {
 
   /// What this thread flushed before reaches the medium no later than what it flushes after. On cache-line
   /// media a store fence; on an in-place file a sync.
-  /// - Throws: `.ioFailure` when the disk fails; the region is poisoned from then on.
+  /// - Throws: `.ioFailure` when the disk fails; the region is poisoned from then on. `.closed` and
+  ///   `.poisoned`.
   @inlinable @inline(__always)
   public func order() throws(NVMError) {
     counterTable.add(1, .orders)
     if mode == .mediated { try mediatedOrder() } else { nvm_store_fence() }
+    if nvm_load_relaxed(control.status) != 0 { throw unusableError() }
   }
 
   /// On return everything this thread flushed before survives any crash.
-  /// - Throws: `.ioFailure` when the disk fails; the region is poisoned from then on.
+  ///
+  /// The status is looked at last: a store that met the region already closed is never acknowledged.
+  /// - Throws: `.ioFailure` when the disk fails; the region is poisoned from then on. `.closed` and
+  ///   `.poisoned`.
   @inlinable @inline(__always)
   public func fence() throws(NVMError) {
     counterTable.add(1, .fences)
     if mode == .mediated { try mediatedFence() } else { nvm_store_fence() }
+    if nvm_load_relaxed(control.status) != 0 { throw unusableError() }
   }
 
   /// `flush` and `fence`. O(lines), one fence.
@@ -184,7 +190,7 @@ extension PersistentRegion {
   }
   /// A failed sync is sticky: nobody may believe a later one.
   private func settle(_ body: () throws(NVMError) -> Void) throws(NVMError) {
-    if nvm_load_relaxed(control.status) & Self.poisonedBit != 0 { throw unusableError() }
+    if nvm_load_relaxed(control.status) != 0 { throw unusableError() }
     do throws(NVMError) {
       try body()
     } catch {

@@ -1,12 +1,15 @@
 import CNVM
 import Glibc
-import Synchronization
 
 /// An ordinary file mapped shared: stores go to the page cache, `flush` notes pages, `order` and `fence`
 /// write the thread's noted pages back with `pmem_msync`, merged into ranges.
 ///
 /// Fault model: 512-byte sectors, each at any version since the last completed sync; so what relies on
 /// the order of stores within one 64-byte line holds here too.
+///
+/// Syncs come one after another. The kernel tells of a page that it could not write once for each open file,
+/// so of two syncs at the same time one may return success for pages that the other was told are lost. Each
+/// looks, with the lock held, whether an earlier one failed.
 final class InPlaceFileMedium: RegionMedium, @unchecked Sendable {
   private static let pageSize = 4096
   private struct Attachment {
@@ -15,11 +18,13 @@ final class InPlaceFileMedium: RegionMedium, @unchecked Sendable {
   }
   // Written once in attach, before the region is visible to any other thread.
   private var attachment: Attachment?
-  /// Pages noted by each thread slot and not yet synced. A lock each, since slot 0 can be shared.
+  /// Ranges of pages noted by each thread slot and not yet synced. A lock each, since slot 0 can be shared.
   private let noted: [Noted]
+  /// The first failed sync. Held during every sync; taken before the lock of a slot.
+  private let failure = Lock<NVMError?>(nil)
 
   private final class Noted: Sendable {
-    let pages = Mutex<[Int]>([])
+    let ranges = Lock<[Range<Int>]>([])
   }
 
   init() { noted = (0..<Int(NVM_THREAD_SLOTS)).map { _ in Noted() } }
@@ -43,11 +48,14 @@ final class InPlaceFileMedium: RegionMedium, @unchecked Sendable {
   func flush(_ p: UnsafeMutableRawPointer, count: Int) {
     guard count > 0, let attachment else { return }
     let first = (p - attachment.base) / Self.pageSize
-    let last = (p - attachment.base + count - 1) / Self.pageSize
-    noted[Int(nvm_thread_slot())].pages.withLock { pages in
-      // The usual run of flushes touches one page again and again.
-      if first == last, pages.last == first { return }
-      pages.append(contentsOf: first...last)
+    let end = (p - attachment.base + count - 1) / Self.pageSize + 1
+    noted[Int(nvm_thread_slot())].ranges.withLock { ranges in
+      // The usual run of flushes touches one page again and again, or goes on in the next.
+      if let last = ranges.last, last.lowerBound <= first, first <= last.upperBound {
+        ranges[ranges.count - 1] = last.lowerBound..<max(last.upperBound, end)
+      } else {
+        ranges.append(first..<end)
+      }
     }
   }
 
@@ -55,28 +63,54 @@ final class InPlaceFileMedium: RegionMedium, @unchecked Sendable {
 
   func fence() throws(NVMError) {
     guard let attachment else { return }
-    let pages = noted[Int(nvm_thread_slot())].pages.withLock { pages in
-      defer { pages.removeAll(keepingCapacity: pages.count < 4096) }
-      return pages.sorted()
-    }
-    var i = 0
-    while i < pages.count {
-      let start = pages[i]
-      var end = start + 1
-      while i < pages.count, pages[i] <= end {
-        end = max(end, pages[i] + 1)
-        i += 1
-      }
-      let result = SystemCall.msync(
-        attachment.base + start * Self.pageSize, (end - start) * Self.pageSize)
-      if result < 0 {
+    let slot = Int(nvm_thread_slot())
+    // Nothing to do. (In the shared slot another thread may have this one's pages in hand: wait for it.)
+    if slot != 0, noted[slot].ranges.withLock({ $0.isEmpty }) { return }
+    try failure.withLock { (failure) throws(NVMError) in
+      if let failure { throw failure }
+      for range in takeRanges(slot) {
+        let result = SystemCall.msync(
+          attachment.base + range.lowerBound * Self.pageSize, range.count * Self.pageSize)
+        guard result < 0 else { continue }
         // Never retried: the kernel drops the dirty pages of a failed sync and a second call lies.
-        throw NVMError(
+        let error = NVMError(
           code: .ioFailure,
           message: "Writing to the disk failed. Changes acknowledged before are safe; the last ones may or "
             + "may not be there. Close the file, see to the disk and open it again.",
-          path: attachment.path, offset: UInt64(start * Self.pageSize), errno: -result)
+          path: attachment.path, offset: UInt64(range.lowerBound * Self.pageSize), errno: -result)
+        failure = error
+        throw error
       }
+    }
+  }
+
+  /// The slot's ranges, in ascending order, merged where they touch.
+  private func takeRanges(_ slot: Int) -> [Range<Int>] {
+    let ranges = noted[slot].ranges.withLock { ranges in
+      defer { ranges.removeAll(keepingCapacity: ranges.count < 4096) }
+      return ranges.sorted { $0.lowerBound < $1.lowerBound }
+    }
+    var merged: [Range<Int>] = []
+    for range in ranges {
+      if let last = merged.last, range.lowerBound <= last.upperBound {
+        merged[merged.count - 1] = last.lowerBound..<max(last.upperBound, range.upperBound)
+      } else {
+        merged.append(range)
+      }
+    }
+    return merged
+  }
+
+  func sync(_ fd: Int32) -> Int32 {
+    failure.withLock { failure in
+      if let failure { return -(failure.errno ?? EIO) }
+      let result = SystemCall.sync(fd)
+      if result < 0, let attachment {
+        failure = NVMError(
+          code: .ioFailure, message: "Writing to the disk failed while the file grew.", path: attachment.path,
+          errno: -result)
+      }
+      return result
     }
   }
 }
