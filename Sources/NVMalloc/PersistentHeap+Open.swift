@@ -86,8 +86,8 @@ extension PersistentHeap {
         path: region.path, offset: region.payloadStart.rawValue)
     }
     if valid.count < 2 || !valid[0].1.isSame(as: valid[1].1) {
-      // A crash between the copies, or rot: the older one follows.
-      if valid.count < 2 {
+      // The other copy follows. After a crash it may rightly be older or torn; after a clean close that is rot.
+      if valid.count < 2, region.wasCleanlyClosed {
         recovery.problems.append(
           HeapProblem(
             .heapHeader, (region.payloadStart + (1 - copy) * HeapHeaderLayout.copyStride).rawValue,

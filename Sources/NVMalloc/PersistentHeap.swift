@@ -125,6 +125,9 @@ public final class PersistentHeap: @unchecked Sendable {
     return SpinLock(control + Control.linkLocks + 8 * h)
   }
 
+  /// What lies before belongs to the region and to the heap's header.
+  var heapStart: Offset { region.payloadStart + HeapHeaderLayout.areaSize }
+
   // MARK: State
 
   /// Throws unless the heap may be read.
