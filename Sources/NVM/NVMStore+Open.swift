@@ -1,6 +1,6 @@
-public import NVMBTree
+import NVMBTree
 public import NVMRegion
-public import NVMalloc
+import NVMalloc
 
 // A new file gets its name when region, heap and catalogue are in it and durable, so a crash leaves a store or
 // nothing. Opening, in this order:
@@ -84,7 +84,12 @@ extension NVMStore {
     var logLink: Offset
     var entries: [String: CatalogueEntry] = [:]
     var open: [UInt32: EncodedTree] = [:]
-    var recovery = StoreRecovery()
+    var recovery: StoreRecovery
+
+    init(heap: PersistentHeap, catalogue: DurableBTree<String, CatalogueEntry>, logLink: Offset) {
+      (self.heap, self.catalogue, self.logLink) = (heap, catalogue, logLink)
+      recovery = StoreRecovery(heap: heap.recovery)
+    }
   }
 
   private convenience init(parts: Parts, options: NVMStoreOptions) {
@@ -144,7 +149,6 @@ extension NVMStore {
         heap: heap, catalogue: catalogue,
         logLink: try heap.rootLink(named: StoreLog.rootName, createIfMissing: !region.isReadOnly))
       parts.recovery.wasCleanlyClosed = region.wasCleanlyClosed
-      parts.recovery.heap = heap.recovery
       try readCatalogue(&parts)
       try replayLog(&parts, options)
       parts.recovery.duration = ContinuousClock.now - start

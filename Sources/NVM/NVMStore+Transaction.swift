@@ -1,5 +1,5 @@
 import NVMBTree
-public import NVMRegion
+import NVMRegion
 import NVMalloc
 
 // A transaction over several trees.

@@ -14,7 +14,7 @@ public import NVMalloc
 
 /// What ``NVMStore/verify(progress:)`` found.
 public struct StoreReport: Sendable {
-  public internal(set) var heap = HeapReport()
+  public internal(set) var heap: HeapReport
   /// By name. The catalogue itself is not among them; what is wrong with it is in ``problems``.
   public internal(set) var trees: [String: TreeReport] = [:]
   /// Blocks of the store's own tags that nothing leads to.
@@ -24,6 +24,8 @@ public struct StoreReport: Sendable {
   /// Everything that is wrong, a sentence each. Empty: the store is whole.
   public internal(set) var problems: [String] = []
   public var isClean: Bool { problems.isEmpty }
+
+  init(heap: HeapReport) { self.heap = heap }
 }
 
 extension NVMStore {
@@ -36,7 +38,7 @@ extension NVMStore {
   public func verify(progress: ((Double) -> Void)? = nil) throws(NVMError) -> StoreReport {
     try turn.lock("A store cannot be verified inside of a transaction.")
     defer { turn.unlock() }
-    var report = StoreReport()
+    var unopened: [String] = []
     let (entries, trees) = try state.withLock {
       (state) throws(NVMError) -> ([String: CatalogueEntry], [String: EncodedTree]) in
       try checkUsable(state)
@@ -45,7 +47,7 @@ extension NVMStore {
         do throws(NVMError) {
           trees[name] = try openTree(name, entry, &state)
         } catch {
-          report.problems.append("Tree \"\(name)\" cannot be opened: \(error)")
+          unopened.append("Tree \"\(name)\" cannot be opened: \(error)")
         }
       }
       return (state.entries, trees)
@@ -59,8 +61,8 @@ extension NVMStore {
     }
     catalogue.close()
     progress?(0.1)
-    report.heap = try heap.verify()
-    report.problems += report.heap.problems.map { "Heap \($0)" }
+    var report = StoreReport(heap: try heap.verify())
+    report.problems = unopened + report.heap.problems.map { "Heap \($0)" }
     progress?(0.4)
     report.problems += try catalogue.verify().problems.map { "Catalogue: \($0)" }
     for (n, (name, tree)) in trees.sorted(by: { $0.key < $1.key }).enumerated() {

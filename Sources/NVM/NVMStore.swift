@@ -1,4 +1,4 @@
-public import NVMBTree
+import NVMBTree
 public import NVMRegion
 public import NVMalloc
 import Synchronization
@@ -125,11 +125,13 @@ public struct StoreRecovery: Sendable {
   /// Whether this opening made the file.
   public internal(set) var isNew = false
   /// What the heap found and did.
-  public internal(set) var heap = HeapRecovery()
+  public internal(set) var heap: HeapRecovery
   /// Changes of a committed transaction that a crash had kept from going in, and that went in now.
   public internal(set) var replayedChanges = 0
   /// Trees whose making or removal a crash had cut short, and whose blocks were freed.
   public internal(set) var sweptTrees = 0
   /// Wall-clock time of the opening. Trees are recovered when they are first asked for, in addition.
   public internal(set) var duration: Duration = .zero
+
+  init(heap: HeapRecovery) { self.heap = heap }
 }

@@ -18,7 +18,7 @@ struct OwnedLock: @unchecked Sendable {
     }
   }
   private let storage = Storage()
-  private static var thisThread: UInt64 { UInt64(UInt(bitPattern: pthread_self())) }
+  private static var thisThread: UInt64 { UInt64(pthread_self()) }
 
   /// - Throws: `.invalidArgument` with the message when the calling thread holds it already.
   func lock(_ message: String) throws(NVMError) {

@@ -7,8 +7,13 @@ public import NVMRegion
 public final class StoreTransaction {
   private let store: NVMStore
   private(set) var held: [UInt32: EncodedTree] = [:]
-  /// By tree and encoded key: the new encoded value, nil for a removal.
-  private var changes: [UInt32: [[UInt8]: [UInt8]?]] = [:]
+  /// What a key comes to hold.
+  enum Pending {
+    case value([UInt8])
+    case nothing
+  }
+  /// By tree and encoded key.
+  private var changes: [UInt32: [[UInt8]: Pending]] = [:]
   private var isEnded = false
 
   init(_ store: NVMStore) { self.store = store }
@@ -32,9 +37,9 @@ public final class StoreTransaction {
         }
         try known.hold()
         held[tree.number] = known
-      } else if held[tree.number].map({ !tree.shares($0) }) ?? true {
-        throw NVMError(
-          code: .invalidArgument, message: "The tree belongs to another store.", path: store.path)
+      }
+      guard let known = held[tree.number], tree.shares(known) else {
+        throw NVMError(code: .invalidArgument, message: "The tree belongs to another store.", path: store.path)
       }
       return TransactionTree(transaction: self, tree: tree)
     }
@@ -47,14 +52,14 @@ public final class StoreTransaction {
 
   // MARK: For the views
 
-  /// The pending change of a key: `.some(nil)` for a removal, nil for none.
-  func change(_ tree: UInt32, _ key: [UInt8]) throws(NVMError) -> [UInt8]?? {
+  /// The pending change of a key, if any.
+  func change(_ tree: UInt32, _ key: [UInt8]) throws(NVMError) -> Pending? {
     if isEnded { throw endedError() }
     return changes[tree]?[key]
   }
-  func set(_ tree: UInt32, _ key: [UInt8], _ value: [UInt8]?) throws(NVMError) {
+  func set(_ tree: UInt32, _ key: [UInt8], _ new: Pending) throws(NVMError) {
     if isEnded { throw endedError() }
-    changes[tree, default: [:]][key] = .some(value)
+    changes[tree, default: [:]][key] = new
   }
   private func endedError() -> NVMError {
     NVMError(
@@ -69,8 +74,10 @@ public final class StoreTransaction {
     isEnded = true
     var result: [StoreLog.Change] = []
     for tree in changes.keys.sorted() {
-      for (key, value) in changes[tree]!.sorted(by: { $0.key.lexicographicallyPrecedes($1.key) }) {
-        result.append(StoreLog.Change(tree: tree, key: key, value: value))
+      for (key, new) in changes[tree, default: [:]].sorted(by: { $0.key.lexicographicallyPrecedes($1.key) }) {
+        var change = StoreLog.Change(tree: tree, key: key, value: nil)
+        if case .value(let bytes) = new { change.value = bytes }
+        result.append(change)
       }
     }
     return result
@@ -99,11 +106,11 @@ public struct TransactionTree<Key: DurableKey, Value: DurableValue> {
 
   /// The value stored for a key as the transaction sees it, or nil. O(log n).
   public func value(forKey key: Key) throws(NVMError) -> Value? {
-    if let change = try transaction.change(tree.number, Self.encode(key)) {
-      guard let bytes = change else { return nil }
-      return bytes.withUnsafeBytes { Value(valueBytes: $0) }
+    switch try transaction.change(tree.number, Self.encode(key)) {
+    case .value(let bytes): return bytes.withUnsafeBytes { Value(valueBytes: $0) }
+    case .nothing: return nil
+    case nil: return try tree.value(forKey: key)
     }
-    return try tree.value(forKey: key)
   }
 
   /// As ``value(forKey:)``.
@@ -113,8 +120,11 @@ public struct TransactionTree<Key: DurableKey, Value: DurableValue> {
 
   /// Whether there is an entry for a key, as the transaction sees it. O(log n).
   public func contains(_ key: Key) throws(NVMError) -> Bool {
-    if let change = try transaction.change(tree.number, Self.encode(key)) { return change != nil }
-    return try tree.contains(key)
+    switch try transaction.change(tree.number, Self.encode(key)) {
+    case .value: return true
+    case .nothing: return false
+    case nil: return try tree.contains(key)
+    }
   }
 
   /// Stores a value for a key when the transaction commits; returns the one it replaces, or nil. O(log n).
@@ -129,14 +139,14 @@ public struct TransactionTree<Key: DurableKey, Value: DurableValue> {
   /// As ``updateValue(_:forKey:)``, without reading the old value.
   public func setValue(_ value: Value, forKey key: Key) throws(NVMError) {
     let bytes = try value.withValueBytes { (bytes) throws(NVMError) -> [UInt8] in [UInt8](bytes) }
-    try transaction.set(tree.number, Self.encode(key), bytes)
+    try transaction.set(tree.number, Self.encode(key), .value(bytes))
   }
 
   /// Removes the entry of a key when the transaction commits; returns its value, or nil where there is none.
   @discardableResult
   public func removeValue(forKey key: Key) throws(NVMError) -> Value? {
     guard let old = try value(forKey: key) else { return nil }
-    try transaction.set(tree.number, Self.encode(key), nil)
+    try transaction.set(tree.number, Self.encode(key), .nothing)
     return old
   }
 

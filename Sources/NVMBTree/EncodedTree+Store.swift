@@ -1,5 +1,5 @@
-public import NVMRegion
-public import NVMalloc
+package import NVMRegion
+package import NVMalloc
 
 // What the store needs of a tree beyond its public face. `package`: the store is another module.
 

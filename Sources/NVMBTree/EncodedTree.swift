@@ -1,6 +1,5 @@
 import CNVM
 public import NVMRegion
-public import NVMalloc
 
 /// A tree seen through the encodings of its keys and values: for code that meets a tree whose Swift types it does
 /// not have, as tools, backups and recovery do.

@@ -44,7 +44,7 @@ struct TreeGate: @unchecked Sendable {
 
   private var state: UnsafeMutableRawPointer { words + 8 }
   private var holder: UnsafeMutableRawPointer { words + 16 }
-  private static var thisThread: UInt64 { UInt64(UInt(bitPattern: pthread_self())) }
+  private static var thisThread: UInt64 { UInt64(pthread_self()) }
   private var isMine: Bool { nvm_load_acquire(holder) == Self.thisThread }
 
   /// Whether transactions may come. Set before the tree is shared.
