@@ -34,6 +34,12 @@ let package = Package(
       name: "NVMFoundationTests", dependencies: ["NVMFoundation", "NVMBTree", "NVMRegion"],
       swiftSettings: settings),
     .testTarget(name: "NVMallocTests", dependencies: ["NVMalloc"], swiftSettings: settings),
+    // A child process for the kill tests: works on a store until it is killed.
+    .executableTarget(
+      name: "StoreTestWorker", dependencies: ["NVM"], path: "Tests/Helpers/StoreTestWorker",
+      swiftSettings: settings),
+    .testTarget(
+      name: "NVMTests", dependencies: ["NVM", "StoreTestWorker"], swiftSettings: settings),
     // A child process for the tests of the region: locks, limits, fork, lost privileges.
     .executableTarget(
       name: "RegionTestHelper", dependencies: ["NVMRegion"], path: "Tests/Helpers/RegionTestHelper",
