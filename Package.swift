@@ -35,11 +35,13 @@ let package = Package(
       swiftSettings: settings),
     .testTarget(name: "NVMallocTests", dependencies: ["NVMalloc"], swiftSettings: settings),
     // A child process for the kill tests: works on a store until it is killed.
+    .target(
+      name: "StoreTestModel", dependencies: ["NVM"], path: "Tests/Helpers/StoreTestModel", swiftSettings: settings),
     .executableTarget(
-      name: "StoreTestWorker", dependencies: ["NVM"], path: "Tests/Helpers/StoreTestWorker",
+      name: "StoreTestWorker", dependencies: ["NVM", "StoreTestModel"], path: "Tests/Helpers/StoreTestWorker",
       swiftSettings: settings),
     .testTarget(
-      name: "NVMTests", dependencies: ["NVM", "StoreTestWorker"], swiftSettings: settings),
+      name: "NVMTests", dependencies: ["NVM", "StoreTestModel", "StoreTestWorker"], swiftSettings: settings),
     // A child process for the tests of the region: locks, limits, fork, lost privileges.
     .executableTarget(
       name: "RegionTestHelper", dependencies: ["NVMRegion"], path: "Tests/Helpers/RegionTestHelper",
