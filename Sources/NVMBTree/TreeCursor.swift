@@ -17,6 +17,8 @@ public import NVMRegion
   /// Where the walk goes on.
   @exclusivity(unchecked) private var resume: OwnedBound
   @exclusivity(unchecked) private var isFinished = false
+  /// Of the gate, for the leaf being read.
+  @exclusivity(unchecked) private var ticket: UInt64 = 0
   /// Forward: the leaf that was left behind, if its link may be followed.
   @exclusivity(unchecked) private var link: (leaf: UInt32, version: UInt64, next: UInt32)?
 
@@ -53,6 +55,7 @@ public import NVMRegion
     engine.space.epochs.pin()
     defer { engine.space.epochs.unpin() }
     while !isFinished {
+      ticket = try engine.gate.ticket()
       if isReverse { loadBackward() } else { loadForward() }
       if count > 0 {
         try decode(self)
@@ -177,7 +180,7 @@ public import NVMRegion
       n &+= 1
     }
     count = 0
-    guard engine.isUnchanged(position) else { return false }
+    guard engine.isUnchanged(position), engine.gate.isCurrent(ticket) else { return false }
     count = n
     // Insertion sort: at most 28 entries, and short runs are common.
     var i = 1
