@@ -25,8 +25,14 @@ let package = Package(
     .target(name: "NVMBTree", dependencies: ["NVMalloc", "NVMRegion", "CNVM"], swiftSettings: settings),
     .target(name: "NVM", dependencies: ["NVMBTree", "NVMalloc", "NVMRegion"], swiftSettings: settings),
     .target(name: "NVMFoundation", dependencies: ["NVM"], swiftSettings: settings),
-    .target(name: "NVMTesting", dependencies: ["NVM"], swiftSettings: settings),
+    .target(name: "NVMTesting", dependencies: ["NVMRegion", "CNVM"], swiftSettings: settings),
+
+    // The crash explorer pointed at everything of ours, for the tests and for `swift run nvm-explore`.
+    .target(name: "CrashScenarios", dependencies: ["NVMTesting", "NVMRegion"], swiftSettings: settings),
+    .executableTarget(name: "nvm-explore", dependencies: ["CrashScenarios", "NVMTesting"], swiftSettings: settings),
 
     .testTarget(name: "NVMRegionTests", dependencies: ["NVMRegion"], swiftSettings: settings),
+    .testTarget(name: "NVMTestingTests", dependencies: ["CrashScenarios", "NVMTesting", "NVMRegion"], swiftSettings: settings),
+    .testTarget(name: "CrashTests", dependencies: ["CrashScenarios", "NVMTesting"], swiftSettings: settings),
   ]
 )
