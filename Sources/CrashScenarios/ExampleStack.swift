@@ -44,7 +44,7 @@ package final class ExampleStack: @unchecked Sendable {
     let stack = ExampleStack(region, flaw)
     guard region.load(stack.head + 8) == magic else { throw ExampleError("the stack was never created") }
     guard region.load(stack.lockWord) == 0 else { throw ExampleError("the stack is locked") }
-    try stack.forEach { offset, _ in
+    try stack.visitNodes { offset, _ in
       stack.used.insert(offset)
     }
     if flaw == .refusesEmpty, stack.used.isEmpty {
@@ -54,7 +54,7 @@ package final class ExampleStack: @unchecked Sendable {
   }
 
   /// From the top down; checks every node.
-  private func forEach(_ body: (Offset, UInt64) throws -> Void) throws {
+  private func visitNodes(_ body: (Offset, UInt64) throws -> Void) throws {
     var at = Offset(rawValue: region.load(head))
     var steps = 0
     while !at.isNull {
@@ -81,16 +81,16 @@ package final class ExampleStack: @unchecked Sendable {
   /// From the bottom up.
   package func elements() throws -> [UInt64] {
     var result: [UInt64] = []
-    try forEach { _, value in result.append(value) }
+    try visitNodes { _, value in result.append(value) }
     return result.reversed()
   }
 
-  private func writeNode(_ at: Offset, next: Offset, value: UInt64) {
+  private func writeNode(_ at: Offset, next: Offset, value: UInt64, isChecked: Bool = true) {
     var link = next.rawValue
     if flaw == .persistedAddress, link != 0 { link += UInt64(UInt(bitPattern: region.baseAddress)) }
     var words = [UInt64](repeating: value, count: 16)
     words[0] = link
-    words[15] = flaw == .storeAfterFlush ? 0 : value &+ link
+    words[15] = isChecked ? value &+ link : 0
     if flaw == .strayStore {
       region.pointer(to: at).copyMemory(from: words, byteCount: 128)
     } else {
@@ -115,7 +115,7 @@ package final class ExampleStack: @unchecked Sendable {
       writeNode(at, next: top, value: value)
       try region.persist(at, count: Self.nodeSize)
     } else {
-      writeNode(at, next: top, value: value)
+      writeNode(at, next: top, value: value, isChecked: flaw != .storeAfterFlush)
       if flaw != .missingFlush, flaw != .flushAfterPublish {
         region.flush(at, count: flaw == .firstLineOnly ? 64 : Self.nodeSize)
       }

@@ -79,9 +79,18 @@ public struct CrashViolation: Sendable, CustomStringConvertible {
     public var event: Int
 
     public var description: String {
-      let first = words.first ?? 0
-      let last = words.last ?? 0
-      let range = first == last ? "word \(first)" : "words \(first)–\(last)"
+      var runs: [ClosedRange<Int>] = []
+      for word in words.sorted() {
+        if let last = runs.last, last.upperBound == word - 1 {
+          runs[runs.count - 1] = last.lowerBound...word
+        } else {
+          runs.append(word...word)
+        }
+      }
+      let range =
+        (words.count == 1 ? "word " : "words ")
+        + runs.map { $0.count == 1 ? "\($0.lowerBound)" : "\($0.lowerBound)–\($0.upperBound)" }
+        .joined(separator: ", ")
       return "line 0x\(String(offset, radix: 16)), \(range): stored by \(operation) in \(site), \(reason)"
     }
   }
