@@ -5,8 +5,8 @@ package import NVMTesting
 package enum RegionScenarios {
   package static func all(seed: UInt64) -> [AnyScenario] {
     [
-      AnyScenario(create()), AnyScenario(grow()), AnyScenario(reopen()),
-      AnyScenario(words(seed: seed), isSeeded: true),
+      AnyScenario(create(), isGated: true), AnyScenario(grow(), isGated: true), AnyScenario(reopen()),
+      AnyScenario(words(seed: seed), isSeeded: true, isGated: true),
       AnyScenario(wordsOfTwoThreads(seed: seed)),
     ]
   }

@@ -5,10 +5,15 @@ package struct AnyScenario: Sendable {
   package var name: String
   /// Whether another seed gives another run.
   package var isSeeded: Bool
+  /// Whether the mutation gate of the test run uses it (all are used by `nvm-explore --mutants`).
+  package var isGated = false
   package var explore: @Sendable (CrashOptions) -> CrashReport
   package var mutate: @Sendable (CrashOptions, _ everyCall: Bool) -> MutationReport
 
-  package init<Structure, State>(_ scenario: CrashScenario<Structure, State>, isSeeded: Bool = false) {
+  package init<Structure, State>(
+    _ scenario: CrashScenario<Structure, State>, isSeeded: Bool = false, isGated: Bool = false
+  ) {
+    self.isGated = isGated
     name = scenario.name
     self.isSeeded = isSeeded || scenario.threads.count > 1
     explore = { CrashExplorer($0).explore(scenario) }
