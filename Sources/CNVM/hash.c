@@ -18,7 +18,10 @@ __attribute__((target("sse4.2"))) static uint32_t crc_hw(uint32_t crc, const uns
   while (n--) c32 = _mm_crc32_u8(c32, *p++);
   return c32;
 }
-static int have_hw(void) { return __builtin_cpu_supports("sse4.2"); }
+static int have_hw(void) {
+  __builtin_cpu_init();  // this runs in a constructor
+  return __builtin_cpu_supports("sse4.2");
+}
 #elif defined(__aarch64__) && defined(__ARM_FEATURE_CRC32)
 #include <arm_acle.h>
 

@@ -30,7 +30,11 @@ int nvm_open_unnamed(const char *directory, unsigned mode) {
 int nvm_link_unnamed(int fd, const char *path) {
   char self[64];
   snprintf(self, sizeof self, "/proc/self/fd/%d", fd);
-  return linkat(AT_FDCWD, self, AT_FDCWD, path, AT_SYMLINK_FOLLOW) == 0 ? 0 : -errno;
+  if (linkat(AT_FDCWD, self, AT_FDCWD, path, AT_SYMLINK_FOLLOW) == 0) return 0;
+  int error = errno;
+  // Where /proc is not mounted; needs a newer kernel or a privilege.
+  if (error == ENOENT && linkat(fd, "", AT_FDCWD, path, AT_EMPTY_PATH) == 0) return 0;
+  return -error;
 }
 
 int nvm_lock_file(int fd, int exclusive) {

@@ -68,7 +68,10 @@ public struct NVMError: Error, Sendable, CustomStringConvertible {
     let offset: UInt64?
     let errno: Int32?
     let cause: (any Error)?
-    init(_ code: Code, _ message: String, _ path: String?, _ offset: UInt64?, _ errno: Int32?, _ cause: (any Error)?) {
+    init(
+      _ code: Code, _ message: String, _ path: String?, _ offset: UInt64?, _ errno: Int32?,
+      _ cause: (any Error)?
+    ) {
       (self.code, self.message, self.path, self.offset, self.errno, self.cause) =
         (code, message, path, offset, errno, cause)
     }

@@ -4,8 +4,9 @@ import Glibc
 extension PersistentRegion {
   /// Closes the region: marks the file as properly closed, releases the lock and the mapping. Idempotent.
   ///
-  /// Stores that were never flushed may be lost. Later calls throw `.closed`; the caller sees to it that no
-  /// other thread is in the middle of one (it would work on anonymous memory and reach nothing).
+  /// Stores that were never flushed may be lost. Later calls throw `.closed`; so does the `fence` of a thread
+  /// that was in the middle of an operation, whose stores then reached nothing. Thread-safe; waits for a growth
+  /// under way.
   /// - Throws: `.ioFailure` when the clean mark cannot be written: the file is then as after a crash.
   public func close() throws(NVMError) {
     let forked = UInt64(nvm_fork_generation()) != nvm_load_relaxed(control.forkGeneration)
@@ -18,25 +19,33 @@ extension PersistentRegion {
 
   @discardableResult
   func close(markClean: Bool) -> NVMError? {
-    state.withLock { state in
-      guard !state.isClosed else { return nil }
-      state.isClosed = true
-      var failure: NVMError?
-      if markClean {
-        do throws(NVMError) {
-          try updateSuperblock(&state) { $0.isClean = true }
-        } catch {
-          failure = error
-        }
-      }
-      nvm_store_release(control.status, nvm_load_acquire(control.status) | Self.closedBit)
-      // The addresses stay ours, as empty private memory, so that a late access harms nobody.
-      _ = mmap(
-        baseAddress, space.size, PROT_READ | PROT_WRITE,
-        MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0)
-      if state.fd >= 0 { Glibc.close(state.fd) }
-      state.fd = -1
-      return failure
+    // A forked child may have been born while another thread of its parent held the lock, which is
+    // then never released here.
+    guard UInt64(nvm_fork_generation()) == nvm_load_relaxed(control.forkGeneration) else {
+      return state.withLockIfAvailable { close(&$0, markClean: false) } ?? nil
     }
+    return state.withLock { close(&$0, markClean: markClean) }
+  }
+
+  private func close(_ state: inout State, markClean: Bool) -> NVMError? {
+    guard !state.isClosed else { return nil }
+    state.isClosed = true
+    var failure: NVMError?
+    if markClean, state.failure == nil {
+      do throws(NVMError) {
+        // What this thread flushed comes before the mark that vouches for it.
+        try fenceUnderStateLock()
+        try updateSuperblock(&state) { $0.isClean = true }
+      } catch {
+        failure = error
+      }
+    }
+    nvm_store_release(control.status, nvm_load_acquire(control.status) | Self.closedBit)
+    // The addresses stay ours, as empty private memory, so that a late access harms nobody.
+    let late = SystemCall.mapOver(baseAddress, size, PROT_READ | PROT_WRITE)
+    if late < 0 { _ = SystemCall.mapOver(baseAddress, space.size, PROT_NONE) }
+    if state.fd >= 0 { Glibc.close(state.fd) }
+    state.fd = -1
+    return failure
   }
 }

@@ -23,10 +23,11 @@ extension PersistentRegion {
     at path: String, size: Int, options: RegionOptions = RegionOptions(),
     initialize: (PersistentRegion) throws(NVMError) -> Void = { (_) throws(NVMError) in }
   ) throws(NVMError) -> PersistentRegion {
-    guard size >= minimumSize, size <= 1 << 47 else {
+    guard size >= minimumSize, size <= SuperblockLayout.largestSize else {
       throw NVMError(
         code: .invalidArgument,
-        message: "A region of \(size) bytes cannot be made: the size must be at least \(minimumSize) bytes.",
+        message: "A region of \(size) bytes cannot be made: the size must be at least \(minimumSize) bytes "
+          + "and at most \(SuperblockLayout.largestSize).",
         path: path)
     }
     guard options.access == .readWrite else {
@@ -34,6 +35,7 @@ extension PersistentRegion {
         code: .invalidArgument, message: "A file cannot be created read-only: create it, close it, open it.",
         path: path)
     }
+    try checkPath(path)
     let size = (size + 4095) & ~4095
     let file = try NewFile.make(path, permissions: options.permissions)
     let region: PersistentRegion
@@ -133,6 +135,7 @@ private struct NewFile {
         code: .alreadyExists, message: "A file exists here already. Open it, or choose another path.",
         path: path)
     }
+    guard errno == ENOENT else { throw PersistentRegion.openError(errno, path: path, creating: true) }
     let unnamed = SystemCall.openUnnamed(parent, permissions)
     if unnamed >= 0 { return NewFile(fd: unnamed, temporaryName: nil) }
     guard unnamed == -EOPNOTSUPP || unnamed == -EISDIR || unnamed == -EINVAL else {
@@ -150,7 +153,7 @@ private struct NewFile {
     var result = SystemCall.sync(fd)
     if result == 0 {
       if let temporaryName {
-        result = link(temporaryName, path) == 0 ? 0 : -errno
+        result = SystemCall.link(temporaryName, path)
         if result == 0 { unlink(temporaryName) }
       } else {
         result = SystemCall.link(fd, path)
@@ -165,8 +168,12 @@ private struct NewFile {
       result = SystemCall.syncDirectory(directory(of: path))
       if result < 0 { unlink(path) }
     }
+    if result == -ENOSPC || result == -EDQUOT || result == -EACCES || result == -EPERM {
+      throw PersistentRegion.openError(-result, path: path, creating: true)
+    }
     if result < 0 {
-      throw NVMError(code: .ioFailure, message: "The new file could not be made durable.", path: path, errno: -result)
+      throw NVMError(
+        code: .ioFailure, message: "The new file could not be made durable.", path: path, errno: -result)
     }
   }
 

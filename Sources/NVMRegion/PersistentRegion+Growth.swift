@@ -7,64 +7,84 @@ extension PersistentRegion {
   ///
   ///     posix_fallocate, fsync  →  map  →  superblock copy 1 (holds), copy 2
   ///
-  /// A crash before the superblock leaves a file that is longer than it says, which is harmless. O(new bytes)
-  /// at worst; other threads go on working meanwhile.
+  /// A crash before the superblock leaves a file that is longer than it says, which is harmless: what stands
+  /// there is cut off before the next growth. O(new bytes) at worst; other threads go on working meanwhile.
   ///
   /// - Throws: `.outOfSpace` beyond ``maximumSize``, `.diskFull` (the store goes on at its old size),
-  ///   `.outOfMemory`, `.ioFailure`, and as ``checkWritable()``.
+  ///   `.outOfMemory`, `.ioFailure` (a failed sync poisons the region), and as ``checkWritable()``.
   public func grow(toAtLeast wanted: Int) throws(NVMError) {
     try checkWritable()
-    var superblockFailed = false
-    do throws(NVMError) {
-      try state.withLock { (state) throws(NVMError) in
-        let old = Int(state.superblock.size)
-        guard wanted > old else { return }
-        guard wanted <= maximumSize else {
-          throw NVMError(
-            code: .outOfSpace,
-            message: "The region may not grow to \(wanted) bytes: its limit is \(maximumSize). Open it with a "
-              + "larger maximum size.", path: path)
-        }
-        let new = min((wanted + 4095) & ~4095, maximumSize & ~4095)
-        try extend(&state, from: old, to: new)
-        superblockFailed = true
-        try updateSuperblock(&state) { $0.size = UInt64(new) }
-        superblockFailed = false
-        nvm_store_release(control.size, UInt64(new))
+    try state.withLock { (state) throws(NVMError) in
+      // Closed or poisoned meanwhile.
+      if let error = unusableError(state) { throw error }
+      let old = Int(state.superblock.size)
+      guard wanted > old else { return }
+      guard wanted <= maximumSize else {
+        throw NVMError(
+          code: .outOfSpace,
+          message: "The region may not grow to \(wanted) bytes: its limit is \(maximumSize). Open it with a "
+            + "larger maximum size.", path: path)
       }
-    } catch {
-      if superblockFailed { poison(error) }
-      throw error
+      let new = min((wanted + 4095) & ~4095, maximumSize)
+      if state.fd >= 0 {
+        try extendFile(&state, from: old, to: new)
+      } else {
+        try Self.mapAnonymous(baseAddress + old, new - old, path)
+      }
+      medium?.didGrow(to: new)
+      do throws(NVMError) {
+        try updateSuperblock(&state) { $0.size = UInt64(new) }
+      } catch {
+        poison(&state, error)
+        throw error
+      }
+      nvm_store_release(control.size, UInt64(new))
     }
   }
 
-  private func extend(_ state: inout State, from old: Int, to new: Int) throws(NVMError) {
-    if state.fd >= 0 {
-      let allocated = SystemCall.allocate(state.fd, old, new - old)
-      if allocated < 0 {
-        // Some file systems leave the file extended.
-        _ = SystemCall.truncate(state.fd, old)
-        throw Self.allocationError(-allocated, size: new, path: path)
-      }
-      let synced = SystemCall.sync(state.fd)
-      guard synced == 0 else {
-        throw NVMError(
-          code: .ioFailure, message: "The grown file could not be made durable; it goes on at its old size.",
-          path: path, errno: -synced)
-      }
-      let mapped =
-        media == .persistentMemory || media == .autoFlushedPersistentMemory
-        ? SystemCall.mapSync(baseAddress + old, new - old, state.fd, old)
-        : SystemCall.map(baseAddress + old, new - old, flags: MAP_SHARED, state.fd, old)
-      guard mapped == 0 else {
-        throw NVMError(
-          code: .outOfMemory, message: "The grown file cannot be mapped; it goes on at its old size.", path: path,
-          errno: -mapped)
-      }
-    } else {
-      try Self.mapAnonymous(baseAddress + old, new - old, path)
+  /// Allocates, syncs and maps the new part of the file. On a failure the file has its old size.
+  private func extendFile(_ state: inout State, from old: Int, to new: Int) throws(NVMError) {
+    var info = stat()
+    var result = SystemCall.stat(state.fd, &info)
+    // What stands past the end (left by a crash in growth, or appended by somebody) is no fresh space.
+    if result == 0, info.st_size > old { result = SystemCall.truncate(state.fd, old) }
+    guard result == 0 else {
+      throw NVMError(
+        code: .ioFailure, message: "The file cannot be grown; it goes on at its old size.", path: path,
+        errno: -result)
     }
-    medium?.didGrow(to: new)
+    result = SystemCall.allocate(state.fd, old, new - old)
+    if result < 0 {
+      // Some file systems leave the file extended.
+      _ = SystemCall.truncate(state.fd, old)
+      throw Self.allocationError(-result, size: new, path: path)
+    }
+    result = medium?.sync(state.fd) ?? SystemCall.sync(state.fd)
+    if result < 0 {
+      // It may have been other threads' pages that could not be written, and nobody would be told again.
+      let error = NVMError(
+        code: .ioFailure,
+        message:
+          "Writing to the disk failed while the file grew. Close the file, see to the disk and open it "
+          + "again.", path: path, errno: -result)
+      poison(&state, error)
+      throw error
+    }
+    // From a page boundary of this machine, which may have larger pages than the one that made the file.
+    let start = old & ~(Int(sysconf(Int32(_SC_PAGESIZE))) - 1)
+    result =
+      media == .persistentMemory || media == .autoFlushedPersistentMemory
+      ? SystemCall.mapSync(baseAddress + start, new - start, state.fd, start)
+      : SystemCall.map(baseAddress + start, new - start, flags: MAP_SHARED, state.fd, start)
+    if result < 0 {
+      _ = SystemCall.truncate(state.fd, old)
+      // Some kernels unmap before they fail.
+      space.holdAgain(from: old)
+      throw NVMError(
+        code: .outOfMemory, message: "The grown file cannot be mapped; it goes on at its old size.",
+        path: path,
+        errno: -result)
+    }
   }
 
   /// Zero pages of no file.

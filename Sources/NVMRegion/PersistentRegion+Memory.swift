@@ -17,7 +17,8 @@ extension PersistentRegion {
     if let image {
       (superblock, copy) = try Superblock.choose(image, path: name)
       guard superblock.size <= UInt64(image.count) else {
-        throw NVMError(code: .truncated, message: "The image is shorter than its superblock says.", path: name)
+        throw NVMError(
+          code: .truncated, message: "The image is shorter than its superblock says.", path: name)
       }
       if writable { superblock.incarnation += 1 }
     } else {
@@ -34,7 +35,8 @@ extension PersistentRegion {
       region = PersistentRegion(
         path: name, media: medium == nil ? .emulated : .simulated, isReadOnly: !writable,
         wasCleanlyClosed: image == nil || superblock.isClean, space: space, mapped: count,
-        maximumSize: max(maximumSize, count), superblock: superblock, newestCopy: copy, fd: -1, medium: medium)
+        maximumSize: max(maximumSize, count), superblock: superblock, newestCopy: copy, fd: -1, medium: medium
+      )
     } catch {
       space.release()
       throw error

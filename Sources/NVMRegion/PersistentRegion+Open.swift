@@ -10,7 +10,10 @@ extension PersistentRegion {
   ///
   /// - Throws: `.notFound`, `.notAFile`, `.permissionDenied`, `.readOnlyFileSystem`, `.locked`, `.notARegion`,
   ///   `.truncated`, `.newerFormat`, `.foreignByteOrder`, `.corrupt`, `.outOfMemory`, `.ioFailure`.
-  public static func open(at path: String, options: RegionOptions = RegionOptions()) throws(NVMError) -> PersistentRegion {
+  public static func open(at path: String, options: RegionOptions = RegionOptions()) throws(NVMError)
+    -> PersistentRegion
+  {
+    try checkPath(path)
     let writable = options.access == .readWrite
     let fd = SystemCall.open(path, (writable ? O_RDWR : O_RDONLY) | O_NONBLOCK)
     guard fd >= 0 else { throw openError(-fd, path: path, creating: false) }
@@ -24,9 +27,9 @@ extension PersistentRegion {
           message: "The file uses features of a newer release and can only be read by this one. Open it "
             + "read-only.", path: path)
       }
-      if writable { nvm_advise_small_pages(fd, 0, superblock.size) }
       region = try map(
-        fd, path: path, superblock: superblock, newestCopy: copy, wasClean: superblock.isClean, options: options)
+        fd, path: path, superblock: superblock, newestCopy: copy, wasClean: superblock.isClean,
+        options: options)
     } catch {
       Glibc.close(fd)
       throw error
@@ -82,7 +85,8 @@ extension PersistentRegion {
       guard superblock.size <= UInt64(info.st_size) else {
         throw NVMError(
           code: .truncated,
-          message: "The file has \(info.st_size) bytes but held \(superblock.size): its end is missing. Restore "
+          message:
+            "The file has \(info.st_size) bytes but held \(superblock.size): its end is missing. Restore "
             + "it from a backup; it was left as it is.", path: path)
       }
       return (superblock, copy)
@@ -97,8 +101,7 @@ extension PersistentRegion {
     let readOnly = options.access == .readOnly
     let count = Int(superblock.size)
     let wanted = min(options.reservation, options.maximumSize ?? options.reservation)
-    let space = try AddressSpace.reserve(
-      wanted: readOnly ? count : (wanted + 4095) & ~4095, needed: count, path: path)
+    let space = try AddressSpace.reserve(wanted: readOnly ? count : wanted, needed: count, path: path)
     do throws(NVMError) {
       let media: RegionMedia
       var medium: (any RegionMedium)?
@@ -108,13 +111,19 @@ extension PersistentRegion {
         try check(SystemCall.map(space.base, count, flags: MAP_PRIVATE | MAP_NORESERVE, fd, 0), path)
       } else {
         media = try mapWritable(space.base, count, fd, path: path, choice: options.media)
-        if media == .inPlaceFile { medium = InPlaceFileMedium() }
+        if media == .inPlaceFile {
+          // Small pages in the page cache: a sync writes the whole folio that a page belongs to.
+          nvm_advise_small_pages(fd, 0, superblock.size)
+          medium = InPlaceFileMedium()
+        }
       }
       var opened = superblock
       if !readOnly { opened.incarnation += 1 }
       return PersistentRegion(
-        path: path, media: media, isReadOnly: readOnly, wasCleanlyClosed: wasClean, space: space, mapped: count,
-        maximumSize: readOnly ? count : options.maximumSize ?? Int.max, superblock: opened, newestCopy: newestCopy,
+        path: path, media: media, isReadOnly: readOnly, wasCleanlyClosed: wasClean, space: space,
+        mapped: count,
+        maximumSize: readOnly ? count : options.maximumSize ?? Int.max, superblock: opened,
+        newestCopy: newestCopy,
         fd: fd, medium: medium)
     } catch {
       space.release()
@@ -147,6 +156,12 @@ extension PersistentRegion {
       message: "The file cannot be mapped into memory.", path: path, errno: -result)
   }
 
+  /// The system would cut a path at a NUL and open another file.
+  static func checkPath(_ path: String) throws(NVMError) {
+    guard path.utf8.contains(0) else { return }
+    throw NVMError(code: .invalidArgument, message: "A path cannot contain NUL. Check the path.", path: path)
+  }
+
   static func openError(_ error: Int32, path: String, creating: Bool) -> NVMError {
     switch error {
     case ENOENT, ENOTDIR:
@@ -158,7 +173,8 @@ extension PersistentRegion {
           errno: error)
       }
       return NVMError(
-        code: .notFound, message: "There is no such file. Create it, or check the path.", path: path, errno: error)
+        code: .notFound, message: "There is no such file. Create it, or check the path.", path: path,
+        errno: error)
     case EISDIR:
       return NVMError(code: .notAFile, message: "This is a directory. Give the path of a file.", path: path)
     case ENXIO, ENODEV:
@@ -186,7 +202,8 @@ extension PersistentRegion {
         path: path, errno: error)
     default:
       return NVMError(
-        code: .system, message: "The file cannot be \(creating ? "created" : "opened").", path: path, errno: error)
+        code: .system, message: "The file cannot be \(creating ? "created" : "opened").", path: path,
+        errno: error)
     }
   }
 }

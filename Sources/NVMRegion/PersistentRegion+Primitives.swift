@@ -9,7 +9,8 @@ import Glibc
 extension PersistentRegion {
   @inlinable @inline(__always)
   func assertInside(_ offset: Offset, _ count: Int) {
-    assert(count >= 0 && offset.rawValue <= UInt64(size) && count <= size &- offset.bytes, "outside the region")
+    assert(
+      count >= 0 && offset.rawValue <= UInt64(size) && count <= size &- offset.bytes, "outside the region")
   }
 
   // MARK: Reading
@@ -48,7 +49,11 @@ extension PersistentRegion {
     guard let source = bytes.baseAddress else { return }
     counterTable.add(UInt64(truncatingIfNeeded: bytes.count), .bytes)
     let p = pointer(to: offset)
-    if mode == .mediated { mediatedWrite(bytes, p) } else { p.copyMemory(from: source, byteCount: bytes.count) }
+    if mode == .mediated {
+      mediatedWrite(bytes, p)
+    } else {
+      p.copyMemory(from: source, byteCount: bytes.count)
+    }
   }
 
   /// Stores the bytes of a trivial value, padding as it is in memory.
@@ -115,7 +120,8 @@ extension PersistentRegion {
 
   @inlinable @inline(__always)
   func lines(_ offset: Offset, _ count: Int) -> UInt64 {
-    count == 0 ? 0 : ((offset.rawValue &+ UInt64(truncatingIfNeeded: count) &- 1) >> 6) &- (offset.rawValue >> 6) &+ 1
+    count == 0
+      ? 0 : ((offset.rawValue &+ UInt64(truncatingIfNeeded: count) &- 1) >> 6) &- (offset.rawValue >> 6) &+ 1
   }
 
   /// Starts the write-back of the lines of a range. Orders nothing. O(lines).
@@ -132,19 +138,25 @@ extension PersistentRegion {
 
   /// What this thread flushed before reaches the medium no later than what it flushes after. On cache-line
   /// media a store fence; on an in-place file a sync.
-  /// - Throws: `.ioFailure` when the disk fails; the region is poisoned from then on.
+  /// - Throws: `.ioFailure` when the disk fails; the region is poisoned from then on. `.closed` and
+  ///   `.poisoned`.
   @inlinable @inline(__always)
   public func order() throws(NVMError) {
     counterTable.add(1, .orders)
     if mode == .mediated { try mediatedOrder() } else { nvm_store_fence() }
+    if nvm_load_relaxed(control.status) != 0 { throw unusableError() }
   }
 
   /// On return everything this thread flushed before survives any crash.
-  /// - Throws: `.ioFailure` when the disk fails; the region is poisoned from then on.
+  ///
+  /// The status is looked at last: a store that met the region already closed is never acknowledged.
+  /// - Throws: `.ioFailure` when the disk fails; the region is poisoned from then on. `.closed` and
+  ///   `.poisoned`.
   @inlinable @inline(__always)
   public func fence() throws(NVMError) {
     counterTable.add(1, .fences)
     if mode == .mediated { try mediatedFence() } else { nvm_store_fence() }
+    if nvm_load_relaxed(control.status) != 0 { throw unusableError() }
   }
 
   /// `flush` and `fence`. O(lines), one fence.
@@ -178,7 +190,7 @@ extension PersistentRegion {
   }
   /// A failed sync is sticky: nobody may believe a later one.
   private func settle(_ body: () throws(NVMError) -> Void) throws(NVMError) {
-    if nvm_load_relaxed(control.status) & Self.poisonedBit != 0 { throw unusableError() }
+    if nvm_load_relaxed(control.status) != 0 { throw unusableError() }
     do throws(NVMError) {
       try body()
     } catch {

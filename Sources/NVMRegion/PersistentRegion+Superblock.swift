@@ -1,3 +1,5 @@
+import CNVM
+
 extension PersistentRegion {
   /// Writes both superblock copies, the older first, each durable before the next is touched. The update
   /// holds with the first; after the second neither copy's loss can take it back. Called with the state lock.
@@ -23,12 +25,8 @@ extension PersistentRegion {
     try fenceUnderStateLock()
   }
 
-  private func fenceUnderStateLock() throws(NVMError) {
-    if let medium {
-      counterTable.add(1, .fences)
-      try medium.fence()
-    } else {
-      try fence()
-    }
+  func fenceUnderStateLock() throws(NVMError) {
+    counterTable.add(1, .fences)
+    if let medium { try medium.fence() } else { nvm_store_fence() }
   }
 }

@@ -1,6 +1,5 @@
 public import CNVM
 import Glibc
-import Synchronization
 
 /// A file mapped into memory whose bytes survive crashes: the bottom layer of swift-nvm.
 ///
@@ -49,7 +48,7 @@ public final class PersistentRegion: @unchecked Sendable {
   @usableFromInline let control: Control
   let medium: (any RegionMedium)?
   let space: AddressSpace
-  let state: Mutex<State>
+  let state: Lock<State>
 
   /// Words that hot paths read: allocated apart so that the class has only `let`s.
   @usableFromInline @frozen struct Control: @unchecked Sendable {
@@ -79,7 +78,8 @@ public final class PersistentRegion: @unchecked Sendable {
   }
 
   init(
-    path: String, media: RegionMedia, isReadOnly: Bool, wasCleanlyClosed: Bool, space: AddressSpace, mapped: Int,
+    path: String, media: RegionMedia, isReadOnly: Bool, wasCleanlyClosed: Bool, space: AddressSpace,
+    mapped: Int,
     maximumSize: Int, superblock: Superblock, newestCopy: Int, fd: Int32, medium: (any RegionMedium)?
   ) {
     self.path = path
@@ -87,7 +87,7 @@ public final class PersistentRegion: @unchecked Sendable {
     self.isReadOnly = isReadOnly
     self.wasCleanlyClosed = wasCleanlyClosed
     self.space = space
-    self.maximumSize = min(maximumSize, space.size)
+    self.maximumSize = max(mapped, min(maximumSize, space.size) & ~4095)
     self.medium = medium
     uuid = superblock.uuid
     incarnation = superblock.incarnation
@@ -96,10 +96,12 @@ public final class PersistentRegion: @unchecked Sendable {
     counterTable = CounterTable()
     control = Control(size: mapped)
     mode =
-      if isReadOnly && medium == nil { .autoFlush } else if medium != nil { .mediated } else if media
+      if isReadOnly && medium == nil { .autoFlush } else if medium != nil {
+        .mediated
+      } else if media
         == .autoFlushedPersistentMemory
       { .autoFlush } else { .cacheLine }
-    state = Mutex(State(fd: fd, superblock: superblock, newestCopy: newestCopy))
+    state = Lock(State(fd: fd, superblock: superblock, newestCopy: newestCopy))
     medium?.attach(base: space.base, path: path)
   }
 
@@ -132,7 +134,9 @@ public final class PersistentRegion: @unchecked Sendable {
   /// instructions: the layers above call it at the start of every operation.
   @inlinable @inline(__always)
   public func checkUsable() throws(NVMError) {
-    if nvm_load_relaxed(control.status) != 0 || UInt64(nvm_fork_generation()) != nvm_load_relaxed(control.forkGeneration) {
+    if nvm_load_relaxed(control.status) != 0
+      || UInt64(nvm_fork_generation()) != nvm_load_relaxed(control.forkGeneration)
+    {
       throw unusableError()
     }
   }
@@ -147,21 +151,17 @@ public final class PersistentRegion: @unchecked Sendable {
   @usableFromInline @inline(never)
   func readOnlyError() -> NVMError {
     NVMError(
-      code: .readOnly, message: "The file was opened read-only. Open it for writing to change it.", path: path)
+      code: .readOnly, message: "The file was opened read-only. Open it for writing to change it.", path: path
+    )
   }
 
   @usableFromInline @inline(never)
   func unusableError() -> NVMError {
-    let status = nvm_load_acquire(control.status)
-    if status & Self.closedBit != 0 {
-      return NVMError(code: .closed, message: "The file was closed. Open it again to use it.", path: path)
-    }
-    if status & Self.poisonedBit != 0 {
-      return NVMError(
-        code: .poisoned,
-        message: "An earlier write to the disk failed, so nothing more is written. Close the file, see to the "
-          + "disk and open it again.",
-        path: path, underlying: state.withLock { $0.failure })
+    // The lock is not for a forked child, in which its holder may be missing.
+    if UInt64(nvm_fork_generation()) == nvm_load_relaxed(control.forkGeneration),
+      let error = state.withLock({ unusableError($0) })
+    {
+      return error
     }
     return NVMError(
       code: .forked,
@@ -170,18 +170,33 @@ public final class PersistentRegion: @unchecked Sendable {
       path: path)
   }
 
-  /// Remembers the first failure of the medium; from then on every call throws.
-  func poison(_ error: NVMError) {
-    state.withLock {
-      if $0.failure == nil { $0.failure = error }
-      nvm_store_release(control.status, nvm_load_acquire(control.status) | Self.poisonedBit)
+  /// Why the region cannot be used by its own process any more, if so.
+  func unusableError(_ state: borrowing State) -> NVMError? {
+    if state.isClosed {
+      return NVMError(code: .closed, message: "The file was closed. Open it again to use it.", path: path)
     }
+    guard let failure = state.failure else { return nil }
+    return NVMError(
+      code: .poisoned,
+      message:
+        "An earlier write to the disk failed, so nothing more is written. Close the file, see to the disk "
+        + "and open it again.",
+      path: path, underlying: failure)
+  }
+
+  /// Remembers the first failure of the medium; from then on every call throws.
+  func poison(_ error: NVMError) { state.withLock { poison(&$0, error) } }
+
+  func poison(_ state: inout State, _ error: NVMError) {
+    if state.failure == nil { state.failure = error }
+    nvm_store_release(control.status, nvm_load_acquire(control.status) | Self.poisonedBit)
   }
 
   /// What the primitives did since opening, over all threads. O(number of thread slots); approximate
   /// while other threads are at work.
   public var counters: RegionCounters { counterTable.total }
-  /// The same for the calling thread (and earlier threads that had its slot). Exact.
+  /// The same for the calling thread (and earlier threads that had its slot). Exact, unless more than 511
+  /// threads are alive: those beyond share one count.
   public var threadCounters: RegionCounters { counterTable.currentThread }
 
   /// The write-back instruction in use on cache-line media: "clwb", "clflushopt", …

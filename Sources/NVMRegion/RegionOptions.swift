@@ -1,6 +1,6 @@
 /// What a region lies on, and so what makes its bytes durable. Shown as ``PersistentRegion/media``.
 public enum RegionMedia: UInt32, Sendable, CustomStringConvertible {
-  /// Persistent memory mapped with `MAP_SYNC`, or Device DAX: cache-line write-back and a store fence.
+  /// Persistent memory mapped with `MAP_SYNC`: cache-line write-back and a store fence.
   case persistentMemory = 1
   /// The same on a platform that flushes the caches itself when power fails: a store fence alone.
   case autoFlushedPersistentMemory = 2

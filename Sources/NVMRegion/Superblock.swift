@@ -48,7 +48,8 @@ struct Superblock: Equatable {
     case valid(Superblock)
     case foreign
     case foreignByteOrder
-    case newer(String)
+    /// With its sequence, where the checksum vouches for it.
+    case newer(String, sequence: UInt64?)
     case damaged
   }
 
@@ -59,13 +60,16 @@ struct Superblock: Equatable {
     if u64(F.magic) == SuperblockLayout.magic.byteSwapped { return .foreignByteOrder }
     guard u64(F.magic) == SuperblockLayout.magic else { return .foreign }
     if u32(F.byteOrder) == SuperblockLayout.byteOrderMark.byteSwapped { return .foreignByteOrder }
+    let isSound = u32(F.checksum) == nvm_crc32c(0, b.baseAddress!, SuperblockLayout.checksummed)
     // A newer release may check itself otherwise, so its version is looked at first.
     guard u32(F.version) <= SuperblockLayout.formatVersion else {
-      return .newer("format version \(u32(F.version))")
+      return .newer("format version \(u32(F.version))", sequence: isSound ? u64(F.sequence) : nil)
     }
-    guard u32(F.checksum) == nvm_crc32c(0, b.baseAddress!, SuperblockLayout.checksummed) else { return .damaged }
+    guard isSound else { return .damaged }
     let unknown = u64(F.incompatible) & ~SuperblockLayout.knownIncompatible
-    guard unknown == 0 else { return .newer("incompatible feature mask 0x" + String(unknown, radix: 16)) }
+    guard unknown == 0 else {
+      return .newer("incompatible feature mask 0x" + String(unknown, radix: 16), sequence: u64(F.sequence))
+    }
     let block = Superblock(
       compatible: u64(F.compatible), readOnlyCompatible: u64(F.readOnlyCompatible),
       incompatible: u64(F.incompatible), uuid: RegionUUID(high: u64(F.uuid), low: u64(F.uuid + 8)),
@@ -74,14 +78,17 @@ struct Superblock: Equatable {
       journalSize: u64(F.journalSize))
     // A right checksum does not make a wrong length harmless.
     let page = UInt64(SuperblockLayout.copyStride)
-    guard block.size % page == 0, block.payload % page == 0, block.size <= UInt64(Int.max),
-      block.payload >= UInt64(SuperblockLayout.headerSize), block.payload < block.size
+    guard block.size % page == 0, block.payload % page == 0, block.size <= SuperblockLayout.largestSize,
+      block.payload >= UInt64(SuperblockLayout.headerSize), block.payload < block.size,
+      block.sequence <= SuperblockLayout.largestCount, block.incarnation <= SuperblockLayout.largestCount
     else { return .damaged }
     return .valid(block)
   }
 
   /// The superblock that holds, of the two copies at the start of a file, and which copy it was.
-  static func choose(_ header: UnsafeRawBufferPointer, path: String) throws(NVMError) -> (Superblock, copy: Int) {
+  static func choose(_ header: UnsafeRawBufferPointer, path: String) throws(NVMError) -> (
+    Superblock, copy: Int
+  ) {
     let copies = [0, 1].map { (i: Int) -> Copy in
       let start = i * SuperblockLayout.copyStride
       guard header.count >= start + SuperblockLayout.size else { return .foreign }
@@ -90,12 +97,25 @@ struct Superblock: Equatable {
     var best: (Superblock, copy: Int)?
     for (i, copy) in copies.enumerated() {
       guard case .valid(let block) = copy else { continue }
+      if let best, best.0.uuid != block.uuid {
+        throw NVMError(
+          code: .corrupt,
+          message:
+            "The superblock copies belong to two different files, so it is not known what the rest is. "
+            + "Restore the file from a backup.", path: path, offset: 0)
+      }
       if best == nil || block.sequence > best!.0.sequence { best = (block, i) }
     }
-    if let best { return best }
+    // A newer release's copy that holds forbids to go back to the older one beside it.
+    if let best {
+      let isOverruled = copies.contains {
+        if case .newer(_, let sequence?) = $0 { sequence > best.0.sequence } else { false }
+      }
+      if !isOverruled { return best }
+    }
     for copy in copies {
       switch copy {
-      case .newer(let what):
+      case .newer(let what, _):
         throw NVMError(
           code: .newerFormat,
           message: "The file was written by a newer release (\(what)). Open it with that release or later.",
@@ -114,6 +134,15 @@ struct Superblock: Equatable {
         message: "Both superblock copies are damaged, so nothing in the file can be trusted. "
           + "Restore it from a backup.",
         path: path, offset: 0)
+    }
+    if header.count < SuperblockLayout.size, header.count >= 8,
+      header.loadUnaligned(as: UInt64.self) == SuperblockLayout.magic
+    {
+      throw NVMError(
+        code: .truncated,
+        message:
+          "The file has only \(header.count) bytes: the rest is missing. Restore it from a backup; it was "
+          + "left as it is.", path: path)
     }
     throw NVMError(
       code: .notARegion,

@@ -16,7 +16,7 @@ package enum SystemCall: String, CaseIterable, Sendable {
       (self.call, self.skip, self.errno) = (call, skip, errno)
     }
   }
-  private static let planned = Mutex<Fault?>(nil)
+  private static let planned = Lock<Fault?>(nil)
   private static let isPlanned = Atomic<Bool>(false)
 
   /// Runs `body` with a failure planned. Returns whether the failure happened.
@@ -62,6 +62,9 @@ package enum SystemCall: String, CaseIterable, Sendable {
   }
   static func link(_ fd: Int32, _ path: String) -> Int32 {
     SystemCall.link.run { nvm_link_unnamed(fd, path) }
+  }
+  static func link(_ old: String, _ new: String) -> Int32 {
+    SystemCall.link.run { Glibc.link(old, new) == 0 ? 0 : -errno }
   }
   static func lock(_ fd: Int32, exclusive: Bool) -> Int32 {
     SystemCall.lock.run { nvm_lock_file(fd, exclusive ? 1 : 0) }
@@ -121,10 +124,20 @@ package enum SystemCall: String, CaseIterable, Sendable {
     let p = mmap(nil, count, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0)
     return p == MAP_FAILED ? nil : p
   }
+  /// Replaces what is mapped by empty private memory.
+  static func mapOver(_ at: UnsafeMutableRawPointer, _ count: Int, _ protection: Int32) -> Int32 {
+    SystemCall.map.run {
+      mmap(at, count, protection, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0)
+        == MAP_FAILED
+        ? -errno : 0
+    }
+  }
   static func mapSync(_ at: UnsafeMutableRawPointer, _ count: Int, _ fd: Int32, _ offset: Int) -> Int32 {
     SystemCall.map.run { nvm_map_fixed_sync(at, count, fd, UInt64(offset)) }
   }
-  static func map(_ at: UnsafeMutableRawPointer, _ count: Int, flags: Int32, _ fd: Int32, _ offset: Int) -> Int32 {
+  static func map(_ at: UnsafeMutableRawPointer, _ count: Int, flags: Int32, _ fd: Int32, _ offset: Int)
+    -> Int32
+  {
     SystemCall.map.run {
       mmap(at, count, PROT_READ | PROT_WRITE, flags | MAP_FIXED, fd, offset) == MAP_FAILED ? -errno : 0
     }

@@ -57,7 +57,8 @@ static inline void nvm_store_fence(void) {
 #if defined(__x86_64__)
   __asm__ volatile("sfence" ::: "memory");
 #elif defined(__aarch64__)
-  __asm__ volatile("dsb ish" ::: "memory");
+  // The whole system, not only the inner shareable domain: the point of persistence may lie beyond it.
+  __asm__ volatile("dsb sy" ::: "memory");
 #else
   __atomic_thread_fence(__ATOMIC_SEQ_CST);
 #endif

@@ -2,8 +2,8 @@
 //
 // nvm_mix*: a keyed multiply-and-fold of a few words, inline and alike on every architecture; for
 // headers and slots. Each word goes through a 128-bit product with an odd constant whose halves are
-// folded, so that any change of one word changes the 64-bit result with certainty before the final
-// fold to 32 bits.
+// folded, so that every bit of the 64-bit result depends on every bit of the words. A change of any of them
+// goes unseen with a chance of about 2^-64, after the fold to 32 bits of 2^-32.
 // nvm_crc32c: CRC-32C (Castagnoli) of bytes, by the processor's instruction where it has one; for
 // superblocks and records.
 #ifndef NVM_HASH_H

@@ -32,6 +32,10 @@ package enum SuperblockLayout {
   package static let formatVersion: UInt32 = 0
   package static let byteOrderMark: UInt32 = 0x0102_0304
   package static let checksummed = 248
+  /// What is larger is no size of ours: addresses have 47 bits.
+  package static let largestSize: UInt64 = 1 << 47
+  /// What is larger is no sequence or incarnation of ours: no file is opened so often.
+  package static let largestCount: UInt64 = 1 << 62
 
   enum Field {
     static let magic = 0

@@ -19,11 +19,14 @@ package protocol RegionMedium: AnyObject, Sendable {
   func flush(_ p: UnsafeMutableRawPointer, count: Int)
   func order() throws(NVMError)
   func fence() throws(NVMError)
+  /// Syncs the whole file behind the region, whose growth is to be durable. 0 or -errno.
+  func sync(_ fd: Int32) -> Int32
   /// The region now has `size` bytes; the new ones read as zero.
   func didGrow(to size: Int)
 }
 
 extension RegionMedium {
   package func attach(base: UnsafeMutableRawPointer, path: String) {}
+  package func sync(_ fd: Int32) -> Int32 { SystemCall.sync(fd) }
   package func didGrow(to size: Int) {}
 }

@@ -1,0 +1,173 @@
+import CNVM
+public import NVMRegion
+public import NVMalloc
+
+/// A durable, concurrent, ordered map whose nodes live in a persistent heap.
+///
+/// Its vocabulary is that of `Dictionary`, and its keys are in order. Every change is durable when the call returns,
+/// and atomic: a crash leaves it done or not done. Any number of threads may read and write; a reader never sees a
+/// change that a crash could still take back, and takes no lock.
+///
+/// ```swift
+/// let ages = try store.tree("ages", of: String.self, Int.self)
+/// try ages.updateValue(41, forKey: "ada")
+/// for (name, age) in try ages["a"..<"n"] { print(name, age) }
+/// ```
+///
+/// An instance is the open tree: open each tree once and share the instance. When the heap is closed, calls throw
+/// `.closed`.
+public final class DurableBTree<Key: DurableKey, Value: DurableValue>: Sendable {
+  @usableFromInline let engine: TreeEngine
+
+  init(_ engine: TreeEngine) { self.engine = engine }
+
+  /// Makes an empty tree in a heap. Durable on return, but linked from nowhere: the caller links ``handle``, or finds
+  /// the blocks again by the owner token `number`. Two fences and those of two allocations.
+  ///
+  /// - Parameter number: the tree's number, unique in the heap, 1 ..< 2²⁰; the owner token of all its blocks.
+  /// - Throws: `.outOfSpace`, `.diskFull`, `.invalidArgument`, and as every change.
+  public static func create(
+    in heap: PersistentHeap, number: UInt32, options: TreeOptions = TreeOptions()
+  ) throws(NVMError) -> DurableBTree {
+    DurableBTree(
+      try TreeEngine.create(
+        in: heap, number: number, keyForm: Key.durableKeyForm.rawValue,
+        valueForm: Value.durableValueForm.rawValue,
+        keyType: Key.durableTypeName, valueType: Value.durableTypeName, options: options))
+  }
+
+  /// Opens the tree whose ``handle`` is given, and recovers it: O(leaves), on all cores.
+  ///
+  /// Where the chain of leaves is damaged the tree opens for reading only: changes and misses throw `.corrupt`.
+  ///
+  /// - Parameter progress: called with the share done, from any thread.
+  /// - Throws: `.typeMismatch` when it holds other types, `.corrupt` when there is no tree.
+  public static func open(
+    in heap: PersistentHeap, at handle: Offset, options: TreeOptions = TreeOptions(),
+    progress: (@Sendable (Double) -> Void)? = nil
+  ) throws(NVMError) -> DurableBTree {
+    DurableBTree(
+      try TreeEngine.open(
+        in: heap, at: handle, keyForm: Key.durableKeyForm.rawValue,
+        valueForm: Value.durableValueForm.rawValue,
+        keyType: Key.durableTypeName, valueType: Value.durableTypeName, options: options, progress: progress))
+  }
+
+  /// Opens the tree linked under a named root of the heap, or makes it. For applications that use the heap without
+  /// a store.
+  ///
+  /// A crash while it is made leaves blocks that the next call finds by their owner and frees: the number is
+  /// derived from the name, so a leftover is met again.
+  public convenience init(
+    in heap: PersistentHeap, root name: String, options: TreeOptions = TreeOptions()
+  ) throws(NVMError) {
+    let engine: TreeEngine
+    if let handle = try heap.root(named: name) {
+      engine = try Self.open(in: heap, at: handle, options: options).engine
+    } else {
+      let number = try Self.freeNumber(in: heap, for: name)
+      engine = try Self.create(in: heap, number: number, options: options).engine
+      try heap.setRoot(engine.handle, named: name)
+    }
+    self.init(engine)
+  }
+
+  /// A number that no linked tree has; leftovers of an interrupted creation under it are freed.
+  private static func freeNumber(in heap: PersistentHeap, for name: String) throws(NVMError) -> UInt32 {
+    var linked = Set<UInt32>()
+    for root in heap.rootNames {
+      if let handle = try heap.root(named: root), let info = try? heap.info(of: handle), info.tag == .treeRoot
+      {
+        linked.insert(info.owner.rawValue)
+      }
+    }
+    var number = UInt32(truncatingIfNeeded: TreeEngine.typeHash(name) & 0xF_FFFF)
+    while number == 0 || linked.contains(number) { number = (number + 1) & 0xF_FFFF }
+    try TreeEngine.destroy(number: number, in: heap)
+    return number
+  }
+
+  /// Frees all blocks of the tree with this number, which nothing must link to or have open any more. Restartable
+  /// after a crash. O(blocks in the heap).
+  public static func remove(number: UInt32, from heap: PersistentHeap) throws(NVMError) {
+    try heap.region.checkWritable()
+    try TreeEngine.destroy(number: number, in: heap)
+  }
+
+  /// Where the tree's header lies: what to link and to open it by.
+  public var handle: Offset { engine.handle }
+  /// The owner token of all its blocks.
+  public var number: UInt32 { engine.tree }
+  /// What opening it found.
+  public var recovery: TreeRecovery { engine.recovery }
+  /// Figures of this moment. O(extents).
+  public var statistics: TreeStatistics { engine.statistics }
+
+  /// The number of entries. O(1); while writers are at work, of some moment.
+  public var count: Int { engine.count }
+  /// Whether there is no entry. O(1).
+  public var isEmpty: Bool { engine.count == 0 }
+
+  /// Frees what waited for readers and gives unused space back to the heap. Call it before the heap is closed; the
+  /// tree stays usable.
+  public func close() { engine.settle() }
+
+  /// Checks every leaf and record against its checksums, the order of keys, and the agreement of chain, inner nodes
+  /// and count. O(n); other threads may go on, but totals are exact only while nobody writes.
+  public func verify() throws(NVMError) -> TreeReport { try engine.verify() }
+}
+
+extension DurableBTree {
+  /// Calls `body` with the engine's view of a key.
+  @inlinable @inline(__always)
+  func withSearchKey<R>(_ key: Key, _ body: (SearchKey) throws(NVMError) -> R) throws(NVMError) -> R {
+    if Key.durableKeyForm == .word { return try body(SearchKey(head: key.keyHead)) }
+    return try key.withKeyBytes { (bytes) throws(NVMError) -> R in
+      let head = KeyHead.ofBytes(bytes)
+      guard !KeyHead.isWhole(head), let base = bytes.baseAddress else {
+        return try body(SearchKey(head: head))
+      }
+      return try body(SearchKey(head: head, bytes: base, count: bytes.count))
+    }
+  }
+
+  /// The key in a slot. Epoch pinned where it may be long.
+  @usableFromInline
+  func decodeKey(_ head: UInt64, _ word: UInt64) throws(NVMError) -> Key {
+    let key: Key? =
+      if Key.durableKeyForm == .word || KeyHead.isWhole(head) {
+        Key(keyHead: head)
+      } else if let long = engine.longKey(head, word) {
+        Key(keyBytes: UnsafeRawBufferPointer(start: long.bytes, count: long.count))
+      } else {
+        nil
+      }
+    guard let key else { throw undecodable("key", head) }
+    return key
+  }
+
+  /// The value in a slot. Epoch pinned where it may be in a record.
+  @usableFromInline
+  func decodeValue(_ head: UInt64, _ word: UInt64) throws(NVMError) -> Value {
+    if Value.durableValueForm == .word {
+      guard let value = Value(valueWord: try engine.valueWord(head: head, word: word)) else {
+        throw undecodable("value", head)
+      }
+      return value
+    }
+    return try engine.withBytes(head: head, word: word) { (bytes) throws(NVMError) -> Value in
+      guard let bytes, let value = Value(valueBytes: bytes) else { throw undecodable("value", head) }
+      return value
+    }
+  }
+
+  @usableFromInline @inline(never)
+  func undecodable(_ what: String, _ head: UInt64) -> NVMError {
+    NVMError(
+      code: .corrupt,
+      message:
+        "A stored \(what) is not a valid \(what == "key" ? Key.durableTypeName : Value.durableTypeName). "
+        + "verify() tells whether it was damaged; otherwise the type's coding has changed.",
+      path: engine.region.path)
+  }
+}

@@ -1,0 +1,257 @@
+public import NVMRegion
+
+/// A range of a tree in key order: a lazy sequence of its entries, forward or (by ``reversed()``) backward.
+///
+/// Writers may go on meanwhile: every entry that stays throughout is seen exactly once and in order; one that is
+/// inserted, changed or removed meanwhile may be seen either way.
+///
+/// A `for` loop cannot throw. Should a record turn out to be damaged, or the store be closed, the loop ends there and
+/// ``failure`` tells: look at it after the loop, or use ``forEach(_:)``, which throws.
+public struct DurableRange<Key: DurableKey, Value: DurableValue>: Sequence {
+  public typealias Element = (key: Key, value: Value)
+
+  let tree: DurableBTree<Key, Value>
+  let lower: RangeBound<Key>
+  let upper: RangeBound<Key>
+  let isReverse: Bool
+  private let status = Status()
+
+  /// Shared by the sequence and its iterators.
+  final class Status {
+    var failure: NVMError?
+  }
+
+  init(
+    _ tree: DurableBTree<Key, Value>, from lower: RangeBound<Key>, to upper: RangeBound<Key>,
+    reverse: Bool = false
+  ) {
+    self.tree = tree
+    self.lower = lower
+    self.upper = upper
+    isReverse = reverse
+  }
+
+  /// Why the last iteration ended before its end; nil when it did not.
+  public var failure: NVMError? { status.failure }
+
+  /// The same range from its other end.
+  public func reversed() -> DurableRange {
+    DurableRange(tree, from: lower, to: upper, reverse: !isReverse)
+  }
+
+  public func makeIterator() -> Iterator {
+    status.failure = nil
+    return Iterator(self, status)
+  }
+
+  public var underestimatedCount: Int { 0 }
+
+  /// Calls `body` with each entry; throws where a `for` loop would end early.
+  public func forEach(_ body: (Element) throws -> Void) throws {
+    var iterator = makeIterator()
+    while let entry = try iterator.nextEntry() { try body(entry) }
+  }
+
+  /// Walks the entries. Holds no lock between steps.
+  public struct Iterator: IteratorProtocol {
+    @usableFromInline let tree: DurableBTree<Key, Value>
+    @usableFromInline let cursor: TreeCursor
+    /// Entries with records are decoded a leaf at a time, while their records are held.
+    @usableFromInline var decoded: [Element] = []
+    @usableFromInline var position = 0
+    private let status: Status
+
+    init(_ range: DurableRange, _ status: Status) {
+      tree = range.tree
+      self.status = status
+      cursor = range.lower.withBound { lower in
+        range.upper.withBound { upper in
+          TreeCursor(range.tree.engine, from: lower, to: upper, reverse: range.isReverse)
+        }
+      }
+    }
+
+    @inlinable static var isInline: Bool { Key.durableKeyForm == .word && Value.durableValueForm == .word }
+
+    /// The next entry, nil at the end.
+    /// - Throws: `.corrupt` for a damaged entry, `.closed`.
+    @inlinable
+    public mutating func nextEntry() throws(NVMError) -> Element? {
+      if Self.isInline {
+        if cursor.index == cursor.count { guard try cursor.load() else { return nil } }
+        let head = cursor.entries[2 &* cursor.index]
+        let word = cursor.entries[2 &* cursor.index &+ 1]
+        cursor.index &+= 1
+        guard let key = Key(keyHead: head) else { throw tree.undecodable("key", head) }
+        guard let value = Value(valueWord: word) else { throw tree.undecodable("value", head) }
+        return (key, value)
+      }
+      if position == decoded.count { guard try decodeNextLeaf() else { return nil } }
+      position &+= 1
+      return decoded[position &- 1]
+    }
+
+    @usableFromInline
+    mutating func decodeNextLeaf() throws(NVMError) -> Bool {
+      decoded.removeAll(keepingCapacity: true)
+      position = 0
+      var entries: [Element] = []
+      swap(&entries, &decoded)
+      let tree = tree
+      let found = try cursor.load { (cursor) throws(NVMError) in
+        for i in 0..<cursor.count {
+          let head = cursor.entries[2 * i]
+          let word = cursor.entries[2 * i + 1]
+          entries.append((try tree.decodeKey(head, word), try tree.decodeValue(head, word)))
+        }
+      }
+      swap(&entries, &decoded)
+      return found
+    }
+
+    @inlinable
+    public mutating func next() -> Element? {
+      do throws(NVMError) {
+        return try nextEntry()
+      } catch {
+        note(error)
+        return nil
+      }
+    }
+
+    @usableFromInline @inline(never)
+    func note(_ error: NVMError) { status.failure = error }
+  }
+}
+
+/// An end of a range of keys.
+enum RangeBound<Key: DurableKey>: Sendable {
+  case start
+  case end
+  case before(Key)
+  case after(Key)
+
+  func withBound<R>(_ body: (Bound) -> R) -> R {
+    func search(_ key: Key, _ body: (SearchKey) -> R) -> R {
+      if Key.durableKeyForm == .word { return body(SearchKey(head: key.keyHead)) }
+      return key.withKeyBytes { bytes in
+        let head = KeyHead.ofBytes(bytes)
+        guard !KeyHead.isWhole(head), let base = bytes.baseAddress else { return body(SearchKey(head: head)) }
+        return body(SearchKey(head: head, bytes: base, count: bytes.count))
+      }
+    }
+    switch self {
+    case .start: return body(.start)
+    case .end: return body(.end)
+    case .before(let key): return search(key) { body(.before($0)) }
+    case .after(let key): return search(key) { body(.after($0)) }
+    }
+  }
+}
+
+extension DurableBTree {
+  private func checkedRange(_ lower: RangeBound<Key>, _ upper: RangeBound<Key>) throws(NVMError)
+    -> DurableRange<Key, Value>
+  {
+    try engine.region.checkUsable()
+    return DurableRange(self, from: lower, to: upper)
+  }
+
+  /// The entries from `lower` up to but without `upper`; nil leaves that end open. In the keys' durable order, which
+  /// for strings is that of their UTF-8 bytes. O(log n) to begin.
+  public func range(from lower: Key?, to upper: Key?) throws(NVMError) -> DurableRange<Key, Value> {
+    try checkedRange(lower.map { .before($0) } ?? .start, upper.map { .before($0) } ?? .end)
+  }
+
+  /// All entries.
+  public subscript(_: UnboundedRange) -> DurableRange<Key, Value> {
+    get throws(NVMError) { try checkedRange(.start, .end) }
+  }
+
+  /// The first entry in key order, or nil. O(log n).
+  public var first: (key: Key, value: Value)? {
+    get throws(NVMError) {
+      var iterator = try checkedRange(.start, .end).makeIterator()
+      return try iterator.nextEntry()
+    }
+  }
+  /// The last entry in key order, or nil. O(log n).
+  public var last: (key: Key, value: Value)? {
+    get throws(NVMError) {
+      var iterator = try checkedRange(.start, .end).reversed().makeIterator()
+      return try iterator.nextEntry()
+    }
+  }
+  /// The first entry whose key is not below `key`, or nil. O(log n).
+  public func lowerBound(_ key: Key) throws(NVMError) -> (key: Key, value: Value)? {
+    var iterator = try checkedRange(.before(key), .end).makeIterator()
+    return try iterator.nextEntry()
+  }
+  /// The first entry whose key is above `key`, or nil. O(log n).
+  public func upperBound(_ key: Key) throws(NVMError) -> (key: Key, value: Value)? {
+    var iterator = try checkedRange(.after(key), .end).makeIterator()
+    return try iterator.nextEntry()
+  }
+
+  /// Removes the entries from `lower` up to but without `upper`; nil leaves that end open. Durable on return; each
+  /// leaf's part is one atomic step. O(log n + entries removed).
+  /// - Returns: how many were removed.
+  @discardableResult
+  public func removeAll(from lower: Key?, to upper: Key?) throws(NVMError) -> Int {
+    try remove(lower.map { .before($0) } ?? .start, upper.map { .before($0) } ?? .end)
+  }
+
+  private func remove(_ lower: RangeBound<Key>, _ upper: RangeBound<Key>) throws(NVMError) -> Int {
+    let result: Result<Int, NVMError> = lower.withBound { lower in
+      upper.withBound { upper in
+        do throws(NVMError) {
+          return .success(try engine.removeAll(from: lower, to: upper))
+        } catch {
+          return .failure(error)
+        }
+      }
+    }
+    return try result.get()
+  }
+}
+
+extension DurableBTree where Key: Comparable {
+  /// The entries of a range of keys, in the keys' durable order (for strings that of their UTF-8 bytes).
+  public subscript(range: Range<Key>) -> DurableRange<Key, Value> {
+    get throws(NVMError) { try checkedRange(.before(range.lowerBound), .before(range.upperBound)) }
+  }
+  public subscript(range: ClosedRange<Key>) -> DurableRange<Key, Value> {
+    get throws(NVMError) { try checkedRange(.before(range.lowerBound), .after(range.upperBound)) }
+  }
+  public subscript(range: PartialRangeFrom<Key>) -> DurableRange<Key, Value> {
+    get throws(NVMError) { try checkedRange(.before(range.lowerBound), .end) }
+  }
+  public subscript(range: PartialRangeUpTo<Key>) -> DurableRange<Key, Value> {
+    get throws(NVMError) { try checkedRange(.start, .before(range.upperBound)) }
+  }
+  public subscript(range: PartialRangeThrough<Key>) -> DurableRange<Key, Value> {
+    get throws(NVMError) { try checkedRange(.start, .after(range.upperBound)) }
+  }
+
+  /// Removes the entries of a range of keys; as ``removeAll(from:to:)``.
+  @discardableResult
+  public func removeAll(in range: Range<Key>) throws(NVMError) -> Int {
+    try remove(.before(range.lowerBound), .before(range.upperBound))
+  }
+  @discardableResult
+  public func removeAll(in range: ClosedRange<Key>) throws(NVMError) -> Int {
+    try remove(.before(range.lowerBound), .after(range.upperBound))
+  }
+  @discardableResult
+  public func removeAll(in range: PartialRangeFrom<Key>) throws(NVMError) -> Int {
+    try remove(.before(range.lowerBound), .end)
+  }
+  @discardableResult
+  public func removeAll(in range: PartialRangeUpTo<Key>) throws(NVMError) -> Int {
+    try remove(.start, .before(range.upperBound))
+  }
+  @discardableResult
+  public func removeAll(in range: PartialRangeThrough<Key>) throws(NVMError) -> Int {
+    try remove(.start, .after(range.upperBound))
+  }
+}

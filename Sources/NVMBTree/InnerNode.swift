@@ -1,0 +1,134 @@
+import CNVM
+import Glibc
+
+/// An inner node: DRAM only, 1 KiB, rebuilt from the leaves at open.
+///
+///     0    8  version: bit 0 set while a structure change is under way
+///     8    8  number of separators
+///    16  664  83 separator heads
+///   680  336  84 children (node numbers; leaf numbers in the lowest level)
+///
+/// Child i holds the keys k with separator[i-1] ≤ k < separator[i]. A separator longer than 7 bytes has its
+/// full bytes behind a pointer in the `tails` half (a length word, then the bytes), touched only when heads
+/// tie.
+///
+/// Readers are optimistic: they read without a lock and check the version afterwards. All words are read by
+/// atomic loads; a count is clamped, so that a torn view cannot lead out of the node.
+struct InnerNode {
+  static let size = 1024
+  static let capacity = 83
+
+  let base: UnsafeMutableRawPointer
+  let tails: UnsafeMutableRawPointer
+
+  @inline(__always) var version: UnsafeMutableRawPointer { base }
+  @inline(__always) var count: Int {
+    get { min(Int(truncatingIfNeeded: nvm_load_relaxed(base + 8)), Self.capacity) }
+    nonmutating set { nvm_store_relaxed(base + 8, UInt64(newValue)) }
+  }
+  @inline(__always) func head(_ i: Int) -> UInt64 { nvm_load_relaxed(base + (16 &+ 8 &* i)) }
+  @inline(__always) func child(_ i: Int) -> UInt32 { nvm_load32_relaxed(base + (680 &+ 4 &* i)) }
+  @inline(__always) func setChild(_ i: Int, _ node: UInt32) {
+    nvm_store32_relaxed(base + (680 &+ 4 &* i), node)
+  }
+
+  @inline(__always) func separator(_ i: Int) -> SearchKey {
+    let head = head(i)
+    guard let tail = UnsafeRawPointer(bitPattern: UInt(nvm_load_relaxed(tails + 8 &* i))) else {
+      return SearchKey(head: head)
+    }
+    return SearchKey(head: head, bytes: tail + 8, count: Int(tail.load(as: UInt64.self)))
+  }
+  @inline(__always) func tail(_ i: Int) -> UnsafeMutableRawPointer? {
+    UnsafeMutableRawPointer(bitPattern: UInt(nvm_load_relaxed(tails + 8 &* i)))
+  }
+  @inline(__always) func setSeparator(_ i: Int, head: UInt64, tail: UnsafeMutableRawPointer?) {
+    nvm_store_relaxed(base + (16 &+ 8 &* i), head)
+    nvm_store_relaxed(tails + 8 &* i, UInt64(UInt(bitPattern: tail)))
+  }
+  @inline(__always) func copySeparator(_ i: Int, from other: InnerNode, _ j: Int) {
+    setSeparator(i, head: other.head(j), tail: other.tail(j))
+  }
+
+  /// How many separators are ≤ the key: the child to follow.
+  @inline(__always) func childIndex(for key: SearchKey) -> Int {
+    let n = count
+    let upper = upperBound(key.head, n)
+    guard key.bytes != nil, upper > 0, head(upper &- 1) == key.head else { return upper }
+    return tieBreak(key, upper) { $0 <= 0 }
+  }
+
+  /// How many separators are < the key: the child that holds what comes just before it.
+  @inline(__always) func childIndex(before key: SearchKey) -> Int {
+    let n = count
+    let upper = upperBound(key.head, n)
+    if key.bytes == nil {
+      return upper > 0 && head(upper &- 1) == key.head ? lowerBound(key.head, upper) : upper
+    }
+    guard upper > 0, head(upper &- 1) == key.head else { return upper }
+    return tieBreak(key, upper) { $0 < 0 }
+  }
+
+  /// Binary search among the separators whose heads tie with the key's and end at `upper`.
+  @inline(never)
+  private func tieBreak(_ key: SearchKey, _ upper: Int, _ goesLeft: (Int) -> Bool) -> Int {
+    var low = lowerBound(key.head, upper)
+    var high = upper
+    while low < high {
+      let middle = (low &+ high) &>> 1
+      if goesLeft(separator(middle).compare(key)) { low = middle &+ 1 } else { high = middle }
+    }
+    return low
+  }
+
+  // Branchy on purpose: with nodes in DRAM the processor speculates past the compare and so prefetches.
+  @inline(__always) private func upperBound(_ key: UInt64, _ n: Int) -> Int {
+    var low = 0
+    var high = n
+    while low < high {
+      let middle = (low &+ high) &>> 1
+      if head(middle) <= key { low = middle &+ 1 } else { high = middle }
+    }
+    return low
+  }
+  @inline(__always) private func lowerBound(_ key: UInt64, _ n: Int) -> Int {
+    var low = 0
+    var high = n
+    while low < high {
+      let middle = (low &+ high) &>> 1
+      if head(middle) < key { low = middle &+ 1 } else { high = middle }
+    }
+    return low
+  }
+
+  // Changes, called with the structure lock and the node's version odd.
+
+  func lock() {
+    nvm_store_relaxed(version, nvm_load_relaxed(version) | 1)
+    // The odd version is seen before any change.
+    nvm_seqcst_fence()
+  }
+  func unlock() { nvm_store_release(version, (nvm_load_relaxed(version) | 1) &+ 1) }
+
+  /// Inserts a separator at `i` and the child behind it.
+  func insert(at i: Int, head: UInt64, tail: UnsafeMutableRawPointer?, child node: UInt32) {
+    let n = count
+    var j = n
+    while j > i {
+      copySeparator(j, from: self, j - 1)
+      setChild(j + 1, child(j))
+      j -= 1
+    }
+    setSeparator(i, head: head, tail: tail)
+    setChild(i + 1, node)
+    count = n + 1
+  }
+
+  /// Removes separator `i` and child `j` (which is i or i + 1).
+  func remove(separator i: Int, child j: Int) {
+    let n = count
+    for k in i..<max(i, n - 1) { copySeparator(k, from: self, k + 1) }
+    for k in j..<n { setChild(k, child(k + 1)) }
+    count = n - 1
+  }
+}

@@ -1,0 +1,109 @@
+import CNVM
+import NVMRegion
+import NVMalloc
+
+extension TreeEngine {
+  /// Makes a tree's header block and first leaf, durable but linked from nowhere.
+  static func create(
+    in heap: PersistentHeap, number: UInt32, keyForm: UInt8, valueForm: UInt8, keyType: String,
+    valueType: String,
+    options: TreeOptions
+  ) throws(NVMError) -> TreeEngine {
+    try heap.region.checkWritable()
+    guard number != 0, number < 1 << 20 else {
+      throw NVMError(
+        code: .invalidArgument, message: "A tree's number must lie between 1 and \((1 << 20) - 1).",
+        path: heap.region.path)
+    }
+    let space = try TreeSpace.of(heap)
+    let owner = OwnerToken(rawValue: number)
+    let handle = try heap.allocate(byteCount: TreeHeader.size, tag: .treeRoot, owner: owner)
+    do throws(NVMError) {
+      let extent = try heap.allocate(
+        byteCount: options.extentBytes, alignment: heap.extentUnit, tag: .treeNodes, owner: owner)
+      let pool = NodePool.Extent(payload: extent, byteCount: options.extentBytes)
+      let header = TreeHeader(
+        tree: number, keyForm: keyForm, valueForm: valueForm, firstLeaf: pool.first,
+        keyType: typeHash(keyType),
+        valueType: typeHash(valueType))
+      let engine = TreeEngine(heap: heap, space: space, header: header, handle: handle, options: options)
+      engine.nodes.withLock {
+        $0.add(pool, allFree: true)
+        let first = $0.take()
+        assert(first == pool.first)
+      }
+      engine.writeLeaf(pool.first, EmptyCollection<Entry>(), next: 0)
+      header.encoded(heap.region.uuid).withUnsafeBytes { heap.region.write($0, at: handle) }
+      try heap.region.persist(handle, count: TreeHeader.size)
+      engine.recovery.leaves = 1
+      return engine
+    } catch {
+      // Nothing refers to what was made.
+      try? destroy(number: number, in: heap)
+      throw error
+    }
+  }
+
+  /// Opens the tree whose header block is at `handle` and recovers it.
+  static func open(
+    in heap: PersistentHeap, at handle: Offset, keyForm: UInt8, valueForm: UInt8, keyType: String,
+    valueType: String,
+    options: TreeOptions, progress: ((Double) -> Void)?
+  ) throws(NVMError) -> TreeEngine {
+    try heap.region.checkUsable()
+    guard heap.region.contains(handle, count: TreeHeader.size), handle.rawValue & 7 == 0,
+      let header = TreeHeader.decode(heap.region.pointer(to: handle), heap.region.uuid)
+    else {
+      throw NVMError(
+        code: .corrupt, message: "There is no tree here: its header is damaged or the offset is wrong.",
+        path: heap.region.path, offset: handle.rawValue)
+    }
+    guard header.keyForm == keyForm, header.valueForm == valueForm, header.keyType == typeHash(keyType),
+      header.valueType == typeHash(valueType)
+    else {
+      throw NVMError(
+        code: .typeMismatch,
+        message:
+          "The tree holds other types than \(keyType) → \(valueType). Open it with those it was made with.",
+        path: heap.region.path, offset: handle.rawValue)
+    }
+    let engine = TreeEngine(
+      heap: heap, space: try TreeSpace.of(heap), header: header, handle: handle, options: options)
+    try engine.recover(progress: progress)
+    return engine
+  }
+
+  /// Frees every block of a tree that nothing links to any more. Restartable: what a crash leaves is found again.
+  static func destroy(number: UInt32, in heap: PersistentHeap) throws(NVMError) {
+    let owner = OwnerToken(rawValue: number)
+    var blocks: [Offset] = []
+    try heap.forEachBlock(owner: owner) { (block) throws(NVMError) in
+      switch block.tag {
+      case .treeRoot, .treeNodes, .treeRecord: blocks.append(block.payload)
+      default: break
+      }
+    }
+    for block in blocks { try heap.deallocate(block, durability: .deferred) }
+    if !blocks.isEmpty { try heap.region.fence() }
+  }
+
+  static func typeHash(_ name: String) -> UInt64 {
+    var name = name
+    return name.withUTF8 { nvm_hash_bytes(0x7E57, $0.baseAddress, $0.count) }
+  }
+
+  /// Frees what waited for readers and gives unused extents back. The tree stays usable.
+  func settle() {
+    guard (try? region.checkWritable()) != nil, !isSealed else { return }
+    reclaim()
+    trim()
+  }
+
+  func releaseMemory() {
+    settle()
+    // Separators that still wait are DRAM; records that still wait are swept by the next opening.
+    let left = retired.withLock { $0.items }
+    for item in left { if case .separator(let tail) = item.item { tail.deallocate() } }
+    freeInnerNodes()
+  }
+}

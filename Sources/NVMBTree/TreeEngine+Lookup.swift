@@ -1,0 +1,87 @@
+import CNVM
+public import NVMRegion
+
+extension TreeEngine {
+  /// The word stored for `key`, or nil. O(log n), flushes nothing, takes no lock.
+  ///
+  /// A word that leads to a record is valid only while the caller's epoch is pinned, from before this call.
+  @usableFromInline
+  func lookup(_ key: SearchKey) throws(NVMError) -> UInt64? {
+    try region.checkUsable()
+    guard isReadable else { throw sealedError() }
+    let fingerprint = key.fingerprint
+    while true {
+      let position = descend(key)
+      let leaf = leaf(position.leaf)
+      let live = leaf.commit.live
+      var word: UInt64?
+      if let slot = find(key, in: leaf, live: live, fingerprint: fingerprint) { word = leaf.word(slot) }
+      guard isUnchanged(position) else { continue }
+      // In a damaged tree "not there" is not known.
+      if word == nil, isSealed { throw sealedError() }
+      return word
+    }
+  }
+
+  /// Runs `body` with the bytes stored for `key` (nil where there is none), under a pinned epoch. O(log n).
+  @usableFromInline
+  func withValueBytes<R>(
+    _ key: SearchKey, _ body: (UnsafeRawBufferPointer?) throws(NVMError) -> R
+  ) throws(NVMError) -> R {
+    space.epochs.pin()
+    defer { space.epochs.unpin() }
+    guard let word = try lookup(key) else { return try body(nil) }
+    return try withBytes(head: key.head, word: word, body)
+  }
+
+  /// Runs `body` with the value bytes that a slot stands for. The epoch must be pinned.
+  func withBytes<R>(
+    head: UInt64, word: UInt64, _ body: (UnsafeRawBufferPointer?) throws(NVMError) -> R
+  ) throws(NVMError) -> R {
+    if let offset = recordOffset(head, word) {
+      return try body(try checkedRecord(at: offset).value)
+    }
+    // Up to seven bytes above the length, first byte lowest.
+    let count = valuesAreBytes ? min(Int(word & 0xFF), 7) : 8
+    let bytes = (valuesAreBytes ? word >> 8 : word).littleEndian
+    return try withUnsafeBytes(of: bytes) { (buffer) throws(NVMError) in
+      try body(UnsafeRawBufferPointer(rebasing: buffer[..<count]))
+    }
+  }
+
+  /// The record at an offset that a validated slot names: anything wrong with it is corruption.
+  func checkedRecord(at offset: Offset) throws(NVMError) -> Record {
+    guard let record = record(at: offset.rawValue), !options.verifiesReads || isIntact(record, at: offset)
+    else {
+      throw corruptRecordError(offset)
+    }
+    return record
+  }
+
+  @inline(never) func corruptRecordError(_ offset: Offset) -> NVMError {
+    NVMError(
+      code: .corrupt,
+      message:
+        "A record is damaged, so this entry cannot be read. Others are not affected; verify() lists all "
+        + "damage.", path: region.path, offset: offset.rawValue)
+  }
+
+  /// The word-valued value of a slot: in the word itself, or in the record of a long key. Epoch pinned for those.
+  @usableFromInline
+  func valueWord(head: UInt64, word: UInt64) throws(NVMError) -> UInt64 {
+    guard isLong(head) else { return word }
+    let record = try checkedRecord(at: Offset(rawValue: word))
+    guard record.valueLength == 8 else { throw corruptRecordError(Offset(rawValue: word)) }
+    return UInt64(littleEndian: record.value.loadUnaligned(as: UInt64.self))
+  }
+
+  /// Looks a word-valued entry up.
+  @usableFromInline
+  func lookupWord(_ key: SearchKey) throws(NVMError) -> UInt64? {
+    guard key.bytes != nil else { return try lookup(key) }
+    space.epochs.pin()
+    defer { space.epochs.unpin() }
+    guard let word = try lookup(key) else { return nil }
+    return try valueWord(head: key.head, word: word)
+  }
+}

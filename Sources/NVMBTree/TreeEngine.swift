@@ -1,0 +1,204 @@
+import CNVM
+import NVMRegion
+import NVMalloc
+
+// The engine under `DurableBTree`: one implementation over 16-byte slots, whatever the types.
+//
+// Medium: leaves (LeafLayout) in extents that the tree owns, linked in key order; records (RecordLayout) in heap
+// blocks; one header block. Which leaves are in use follows from the chain alone; inner nodes live in DRAM.
+//
+// Locks (all in DRAM), in the order in which they are taken:
+//   1  leaf lock words, left before right
+//   2  the structure lock: all changes of inner nodes
+//   3  the node pool, the retired list, the heap's own
+// Readers take none: they check versions (optimistic lock coupling).
+//
+// Durability: a writer holds the leaf's lock until its change is fenced, so nobody reads what a crash could take
+// back.
+@usableFromInline final class TreeEngine: @unchecked Sendable {
+  let region: PersistentRegion
+  let heap: PersistentHeap
+  let space: TreeSpace
+  let tree: UInt32
+  let seed: UInt64
+  let keysAreBytes: Bool
+  let valuesAreBytes: Bool
+  let firstLeaf: UInt32
+  let options: TreeOptions
+  /// The header block.
+  let handle: Offset
+
+  /// Most entries of a leaf and separators of an inner node; smaller in tests.
+  let leafCapacity: Int
+  let innerCapacity: Int
+
+  /// Words apart from the object: 0 root (node | height << 32), 64 count, 128 seal.
+  let control: UnsafeMutableRawPointer
+  let structure = Lock<Void>(())
+  let nodes: Lock<NodePool>
+  let retired = Lock(Retired())
+
+  /// Set once by recovery, before the tree is shared.
+  var recovery = TreeRecovery()
+
+  var owner: OwnerToken { OwnerToken(rawValue: tree) }
+
+  init(heap: PersistentHeap, space: TreeSpace, header: TreeHeader, handle: Offset, options: TreeOptions) {
+    region = heap.region
+    self.heap = heap
+    self.space = space
+    self.handle = handle
+    self.options = options
+    tree = header.tree
+    keysAreBytes = header.keyForm != 0
+    valuesAreBytes = header.valueForm != 0
+    firstLeaf = header.firstLeaf
+    leafCapacity = min(max(options.leafCapacity, 3), LeafLayout.capacity)
+    innerCapacity = min(max(options.innerCapacity, 3), InnerNode.capacity)
+    seed = nvm_mix2(UInt64(header.tree), heap.region.uuid.high, heap.region.uuid.low)
+    control = .allocate(byteCount: 256, alignment: 64)
+    control.initializeMemory(as: UInt8.self, repeating: 0, count: 256)
+    nodes = Lock(NodePool())
+    nvm_store_release(control, UInt64(header.firstLeaf))
+  }
+
+  deinit {
+    releaseMemory()
+    control.deallocate()
+  }
+
+  // MARK: Words
+
+  @inline(__always) var rootWord: UnsafeMutableRawPointer { control }
+  @inline(__always) var countWord: UnsafeMutableRawPointer { control + 64 }
+  /// 0 in a whole tree; 1 sealed: reading only; 2: not even the first leaf can be read.
+  @inline(__always) var sealWord: UnsafeMutableRawPointer { control + 128 }
+  @inline(__always) var isSealed: Bool { nvm_load_relaxed(sealWord) != 0 }
+  @inline(__always) var isReadable: Bool { nvm_load_relaxed(sealWord) < 2 }
+
+  /// The number of entries. O(1).
+  @usableFromInline var count: Int { Int(truncatingIfNeeded: nvm_load_relaxed(countWord)) }
+
+  @inline(__always) func leaf(_ node: UInt32) -> Leaf {
+    let offset = UInt64(node) << LeafLayout.shift
+    return Leaf(node: node, base: region.baseAddress + Int(offset))
+  }
+
+  @inline(__always) func isLong(_ head: UInt64) -> Bool { keysAreBytes && head & 0xFF == 8 }
+
+  /// Whether the leaf number lies in the region: what comes from a torn read is checked before it is followed.
+  @inline(__always) func isInside(_ node: UInt32) -> Bool {
+    (UInt64(node) &+ 1) << LeafLayout.shift <= UInt64(region.size)
+  }
+
+  @inline(__always) func checkWritable() throws(NVMError) {
+    try region.checkWritable()
+    if isSealed { throw sealedError() }
+  }
+
+  @inline(never) func sealedError() -> NVMError {
+    NVMError(
+      code: .corrupt,
+      message:
+        "The tree's chain of leaves is damaged, so it is open for reading only and nothing of it is reused. "
+        + "Save what can be read and rebuild it; verify() lists the damage. \(recovery.firstDamage)",
+      path: region.path, offset: handle.rawValue)
+  }
+}
+
+/// How a tree is opened. The capacities are for tests, which want splits and merges early.
+public struct TreeOptions: Sendable {
+  /// Check the record's checksum on every read of a record.
+  public var verifiesReads = false
+  package var leafCapacity = LeafLayout.capacity
+  package var innerCapacity = InnerNode.capacity
+  package var extentBytes = 64 << 10
+
+  public init() {}
+  package init(leafCapacity: Int, innerCapacity: Int, extentBytes: Int = 64 << 10) {
+    self.leafCapacity = leafCapacity
+    self.innerCapacity = innerCapacity
+    self.extentBytes = extentBytes
+  }
+}
+
+/// A leaf in the mapping.
+struct Leaf {
+  let node: UInt32
+  let base: UnsafeMutableRawPointer
+
+  @inline(__always) var offset: Offset { Offset(rawValue: UInt64(node) << LeafLayout.shift) }
+  @inline(__always) var commit: LeafCommit { LeafCommit(raw: nvm_load_acquire(base)) }
+  @inline(__always) var sums: UInt64 { nvm_load_relaxed(base + LeafLayout.sums) }
+  @inline(__always) func head(_ slot: Int) -> UInt64 { nvm_load_relaxed(base + LeafLayout.slot(slot)) }
+  @inline(__always) func word(_ slot: Int) -> UInt64 { nvm_load_relaxed(base + LeafLayout.slot(slot) + 8) }
+  @inline(__always) func next(_ alternate: Bool) -> UInt32 {
+    let both = nvm_load_relaxed(base + LeafLayout.next)
+    return UInt32(truncatingIfNeeded: alternate ? both >> 32 : both)
+  }
+  @inline(__always) func fingerprint(_ slot: Int) -> UInt8 {
+    let word = nvm_load_relaxed(base + (LeafLayout.fingerprints &+ (slot & ~7)))
+    return UInt8(truncatingIfNeeded: word &>> (UInt64(slot & 7) &* 8))
+  }
+  @inline(__always) func matches(_ fingerprint: UInt8) -> UInt64 {
+    UInt64(nvm_match32(base + LeafLayout.fingerprints, fingerprint))
+  }
+}
+
+extension TreeEngine {
+  // MARK: Sums
+
+  @inline(__always) func leafSeed(_ node: UInt32) -> UInt64 { seed &+ UInt64(node) &* 0x9FB2_1C65_1E98_DF25 }
+
+  /// The hash of one slot and its fingerprint, bound to its place.
+  @inline(__always)
+  func slotHash(_ leafSeed: UInt64, _ slot: Int, _ head: UInt64, _ word: UInt64, _ fingerprint: UInt8)
+    -> UInt32
+  {
+    let place = UInt64(slot) << 8 | UInt64(fingerprint)
+    return nvm_fold32(nvm_mix2(leafSeed &+ place &* 0xC6A4_A793_5BD1_E995, head, word))
+  }
+  @inline(__always) func nextHash(_ leafSeed: UInt64, _ next: UInt32) -> UInt32 {
+    nvm_fold32(nvm_mix2(leafSeed ^ 0x5851_F42D_4C95_7F2D, UInt64(next), UInt64(tree)))
+  }
+
+  /// The sum over a set of slots and the `next` field that goes with it.
+  func sum(_ leaf: Leaf, _ set: UInt64, alternate: Bool) -> UInt32 {
+    let s = leafSeed(leaf.node)
+    var total = nextHash(s, leaf.next(alternate))
+    var rest = set
+    while rest != 0 {
+      let i = rest.trailingZeroBitCount
+      rest &= rest &- 1
+      total &+= slotHash(s, i, leaf.head(i), leaf.word(i), leaf.fingerprint(i))
+    }
+    return total
+  }
+
+  // MARK: Keys of slots
+
+  /// The key in a slot. For long keys it points into the record: valid while pinned or locked.
+  /// `nil` when the word does not lead to a record, which a torn optimistic read can produce.
+  @inline(__always) func key(_ head: UInt64, _ word: UInt64) -> SearchKey? {
+    guard isLong(head) else { return SearchKey(head: head) }
+    return longKey(head, word)
+  }
+
+  @inline(never) func longKey(_ head: UInt64, _ word: UInt64) -> SearchKey? {
+    guard let record = record(at: word), record.keyLength >= 8 else { return nil }
+    return SearchKey(head: head, bytes: record.key, count: record.keyLength)
+  }
+
+  /// The slot of `live` that holds the key, or nil.
+  @inline(__always) func find(_ key: SearchKey, in leaf: Leaf, live: UInt64, fingerprint: UInt8) -> Int? {
+    var candidates = leaf.matches(fingerprint) & live
+    while candidates != 0 {
+      let i = candidates.trailingZeroBitCount
+      candidates &= candidates &- 1
+      guard leaf.head(i) == key.head else { continue }
+      guard key.bytes != nil else { return i }
+      if let found = longKey(key.head, leaf.word(i)), found.compare(key) == 0 { return i }
+    }
+    return nil
+  }
+}

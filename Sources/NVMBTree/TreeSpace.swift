@@ -1,0 +1,96 @@
+import CNVM
+import Glibc
+import NVMRegion
+import NVMalloc
+
+/// DRAM shared by all trees of one heap: a lock word beside each possible leaf, and the pool of inner nodes. Both
+/// are reserved address space; memory is taken page by page where it is touched.
+///
+/// Both are type-stable: a freed leaf's lock word and a freed inner node keep counting versions, so an optimistic
+/// reader that arrives late sees a change and starts over.
+final class TreeSpace: @unchecked Sendable {
+  private let locks: UnsafeMutableRawPointer
+  private let locksSize: Int
+  private let nodes: UnsafeMutableRawPointer
+  private let tails: UnsafeMutableRawPointer
+  private let nodesSize: Int
+  private let nodeLimit: UInt32
+  let epochs = Epochs()
+  private struct Pool {
+    var used: UInt32 = 1  // 0 means none
+    var free: [UInt32] = []
+  }
+  private let pool = Lock(Pool())
+
+  private init(_ region: PersistentRegion) throws(NVMError) {
+    let leaves = (region.maximumSize >> Int(LeafLayout.shift)) + 1
+    locksSize = leaves * 8
+    // Nodes are at least a quarter full on average, but small trees are many: leave ample room, it is free.
+    let nodeCount = min(leaves / 16 + 4096, Int(UInt32.max))
+    nodeLimit = UInt32(nodeCount)
+    nodesSize = nodeCount * InnerNode.size
+    let parts = [locksSize, nodesSize, nodesSize].map { size in
+      mmap(nil, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0)
+    }
+    guard parts.allSatisfy({ $0 != MAP_FAILED }) else {
+      for (part, size) in zip(parts, [locksSize, nodesSize, nodesSize]) where part != MAP_FAILED {
+        munmap(part, size)
+      }
+      throw NVMError(
+        code: .outOfMemory,
+        message:
+          "No address space for the tree's tables (\(locksSize + 2 * nodesSize) bytes). Raise the limit "
+          + "(ulimit -v) or open the file with a smaller reservation.", path: region.path)
+    }
+    (locks, nodes, tails) = (parts[0]!, parts[1]!, parts[2]!)
+  }
+
+  deinit {
+    munmap(locks, locksSize)
+    munmap(nodes, nodesSize)
+    munmap(tails, nodesSize)
+  }
+
+  /// The space of a heap's trees, made with the first of them.
+  static func of(_ heap: PersistentHeap) throws(NVMError) -> TreeSpace {
+    try registry.withLock { (spaces) throws(NVMError) in
+      spaces = spaces.filter { $0.value.space != nil && $0.value.heap != nil }
+      if let space = spaces[ObjectIdentifier(heap)]?.space { return space }
+      let space = try TreeSpace(heap.region)
+      spaces[ObjectIdentifier(heap)] = Entry(heap: heap, space: space)
+      return space
+    }
+  }
+  private struct Entry {
+    weak var heap: PersistentHeap?
+    weak var space: TreeSpace?
+  }
+  private static let registry = Lock<[ObjectIdentifier: Entry]>([:])
+
+  /// The lock word of a leaf: bit 0 is set while a writer holds it; the rest counts changes.
+  @inline(__always) func lockWord(_ leaf: UInt32) -> UnsafeMutableRawPointer { locks + Int(leaf) &* 8 }
+
+  @inline(__always) func inner(_ node: UInt32) -> InnerNode {
+    InnerNode(base: nodes + Int(node) &* InnerNode.size, tails: tails + Int(node) &* InnerNode.size)
+  }
+
+  /// Throws where the pool might not last for one more split of the deepest possible tree, of each thread.
+  func checkRoom() throws(NVMError) {
+    let hasRoom = pool.withLock { $0.used < nodeLimit - 2048 || $0.free.count > 2048 }
+    guard hasRoom else {
+      throw NVMError(
+        code: .outOfMemory, message: "The trees' pool of inner nodes is used up. Reopen the file.")
+    }
+  }
+
+  /// A node whose content is arbitrary but for its version. Room was checked before.
+  func allocateInner() -> UInt32 {
+    pool.withLock { pool in
+      if let node = pool.free.popLast() { return node }
+      precondition(pool.used < nodeLimit, "room was not checked")
+      defer { pool.used += 1 }
+      return pool.used
+    }
+  }
+  func freeInner(_ node: UInt32) { pool.withLock { $0.free.append(node) } }
+}

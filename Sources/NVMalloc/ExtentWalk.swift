@@ -1,0 +1,103 @@
+import NVMRegion
+
+/// Reads the extent table head by head, checks each, and goes on behind damage: at the next valid head. What was
+/// skipped is one hole; free heads that follow a hole directly are suspect, since they may be stale ones inside
+/// the extent whose head was lost.
+struct ExtentWalk {
+  struct Head {
+    var unit: Int
+    var length: Int
+    /// `nil` for a hole.
+    var kind: ExtentKind?
+    var word1: UInt64 = 0
+    var word2: UInt64 = 0
+    /// The mark of a slab, `nil` where it does not verify.
+    var mark: Int?
+    var isSuspect = false
+  }
+  let region: PersistentRegion
+  let check: HeaderCheck
+  let header: HeapHeader
+
+  init(_ region: PersistentRegion, _ check: HeaderCheck, _ header: HeapHeader) {
+    (self.region, self.check, self.header) = (region, check, header)
+  }
+
+  func start(_ unit: Int) -> UInt64 { UInt64(unit) << UInt64(header.unitShift) }
+
+  /// The head at `unit`, if it verifies and its extent fits.
+  func head(_ unit: Int) -> Head? {
+    let at = header.tableOffset + unit * ExtentEntry.size
+    let word0 = region.load(at)
+    let length = ExtentEntry.length(word0)
+    let word1 = region.load(at + 8)
+    let word2 = region.load(at + 16)
+    guard check.isValidExtent(word0, at: start(unit), word1, word2), unit + length <= header.unitCount else {
+      return nil
+    }
+    var head = Head(unit: unit, length: length, kind: ExtentEntry.kind(word0), word1: word1, word2: word2)
+    let bytes = length << header.unitShift
+    switch head.kind {
+    case .object:
+      guard word2 <= UInt64(bytes) else { return nil }
+    case .slab:
+      let lines = Int(word1 & 0xFFFF)
+      let largest = min(8 << header.unitShift, 128 << 10)
+      guard lines > 0, lines * 64 <= min(bytes, largest), word1 & 0xFFFF_0000 == 0,
+        SizeClasses.lines(SizeClasses.index(lines: lines)) == lines
+      else { return nil }
+      let word3 = region.load(at + 24)
+      let mark = UInt32(truncatingIfNeeded: word3)
+      if check.mark(mark, generation: UInt32(word1 >> 32), at: start(unit)) == word3,
+        mark <= bytes / (lines * 64)
+      {
+        head.mark = Int(mark)
+      }
+    default: break
+    }
+    return head
+  }
+
+  /// Appends all heads, holes included, in order. Returns the damage. O(extents), O(units) over damage.
+  func run(heads: inout [Head], progress: ((Int, Int) -> Void)? = nil) -> [HeapProblem] {
+    var problems: [HeapProblem] = []
+    var unit = 0
+    var followsHole = false
+    var reported = 0
+    while unit < header.unitCount {
+      if let progress, unit - reported >= 1 << 16 {
+        progress(unit, header.unitCount)
+        reported = unit
+      }
+      if var head = head(unit) {
+        if head.kind != .free { followsHole = false }
+        head.isSuspect = followsHole
+        if followsHole {
+          problems.append(
+            HeapProblem(
+              .suspectExtent, start(unit), extent: start(unit), byteCount: head.length << header.unitShift,
+              "A free extent lies behind a damaged head and is set aside."))
+        }
+        if head.kind == .slab, head.mark == nil {
+          problems.append(
+            HeapProblem(
+              .slabMark, start(unit), extent: start(unit), byteCount: head.length << header.unitShift,
+              "The high-water mark of a slab is damaged; its free blocks are set aside."))
+        }
+        heads.append(head)
+        unit += head.length
+        continue
+      }
+      let hole = unit
+      repeat { unit += 1 } while unit < header.unitCount && head(unit) == nil
+      followsHole = true
+      heads.append(Head(unit: hole, length: unit - hole, kind: nil))
+      problems.append(
+        HeapProblem(
+          .extentHead, start(hole), extent: start(hole), byteCount: (unit - hole) << header.unitShift,
+          "The head of an extent is damaged; \(unit - hole) units are set aside."))
+    }
+    progress?(header.unitCount, header.unitCount)
+    return problems
+  }
+}

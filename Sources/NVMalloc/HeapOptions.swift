@@ -1,0 +1,43 @@
+/// How long a freed block rests before it may be handed out again, which spreads wear.
+public enum QuarantinePolicy: Sendable, Equatable {
+  /// At least this long, counted within one opening. Under space pressure the oldest is used earlier.
+  case quarantine(Duration)
+  /// Not at all.
+  case none
+}
+
+/// How a heap behaves while open, and, at format, how it is laid out.
+public struct HeapOptions: Sendable {
+  /// Default: 0.2 s.
+  public var quarantine: QuarantinePolicy = .quarantine(.milliseconds(200))
+  /// The least the region grows by, in bytes, when the heap is full; more in a large region (an eighth of it).
+  public var growthIncrement: Int = 4 << 20
+
+  package var geometry = HeapGeometry()
+
+  public init() {}
+}
+
+/// Sizes fixed at format. Defaults for real use; the smallest for tests that want splits, wraps and growth soon.
+package struct HeapGeometry: Sendable {
+  /// log2 of the unit of extents, 10 ... 20. 16 KiB: objects are extents of their own from eight units on, so
+  /// rounding wastes at most one eighth, and the table takes 64 bytes per unit, 0.4 %.
+  package var unitShift = 14
+  package var laneCount = 32
+  /// Bytes, a multiple of 64, at least 256.
+  package var laneSize = 4096
+  package var rootCount = 256
+
+  package init() {}
+  package init(unitShift: Int, laneCount: Int, laneSize: Int, rootCount: Int) {
+    (self.unitShift, self.laneCount, self.laneSize, self.rootCount) =
+      (unitShift, laneCount, laneSize, rootCount)
+  }
+  /// For tests.
+  package static let tiny = HeapGeometry(unitShift: 10, laneCount: 2, laneSize: 512, rootCount: 8)
+
+  var isValid: Bool {
+    (10...20).contains(unitShift) && (1...1024).contains(laneCount) && laneSize % 64 == 0
+      && (256...(1 << 20)).contains(laneSize) && (1...65536).contains(rootCount)
+  }
+}

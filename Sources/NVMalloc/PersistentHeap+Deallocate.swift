@@ -1,0 +1,163 @@
+import CNVM
+public import NVMRegion
+
+extension PersistentHeap {
+  /// Frees a block. It rests in the quarantine before it is handed out again.
+  ///
+  /// - Parameters:
+  ///   - payload: what allocation returned.
+  ///   - durability: `.immediate`: on return no crash brings the block back, by one fence. `.deferred`: from
+  ///     the calling thread's next fence on.
+  /// - Throws: `.doubleFree`, `.foreignOffset` (null, misaligned, inside a block, or never a block), `.corrupt`
+  ///   when the header was overwritten: in each case nothing is changed. `.ioFailure`, and as
+  ///   ``PersistentRegion/checkWritable()``.
+  /// - Complexity: O(1).
+  public func deallocate(_ payload: Offset, durability: Durability = .immediate) throws(NVMError) {
+    try checkWritable()
+    let claim = try claim(payload)
+    guard let slab = claim.place.slab else {
+      gate.enter()
+      region.store(claim.freeWord, at: entry(claim.place.index))
+      region.flush(entry(claim.place.index), count: 8)
+      gate.leave()
+      if durability == .immediate { try region.fence() }
+      return retireObject(claim)
+    }
+    // One store commits; a crash before it leaves the block allocated.
+    let block = Offset(rawValue: slab.offset(claim.place.index))
+    region.store(claim.freeWord, at: block)
+    region.flush(block, count: 8)
+    if durability == .immediate { try region.fence() }
+    try retire(slab, claim.place.index)
+  }
+
+  /// A block whose header belongs to the caller for now: nobody else can free it.
+  struct Claim {
+    var place: BlockPlace
+    /// Units of a large object.
+    var length: Int
+    var byteCount: Int
+    /// Word 0 of the header once free.
+    var freeWord: UInt64
+  }
+
+  /// Finds the block of `payload`, verifies its header and takes it over.
+  @inline(__always)
+  func claim(_ payload: Offset) throws(NVMError) -> Claim {
+    let unit = Int(truncatingIfNeeded: payload.rawValue >> UInt64(unitShift))
+    guard unit >= 0, unit < unitCount, let slab = UnitMap.slab(map.word(unit)) else {
+      return try claimObject(payload)
+    }
+    if !slab.isScanned { scanNow(slab) }
+    let i = slab.index(of: payload.rawValue)
+    guard i < slab.pointee.blockCount, slab.claim(i) else { throw notLive(payload) }
+    let block = slab.offset(i)
+    let word0 = region.load(Offset(rawValue: block))
+    guard isAllocated(word0, region.load(Offset(rawValue: block &+ 8)), block, slab),
+      payload.rawValue == block &+ (1 &<< UInt64(BlockHeader.shift(word0)))
+    else {
+      slab.setAllocated(i)
+      throw notLive(payload)
+    }
+    let free = check.freeBlock(
+      lines: slab.pointee.blockBytes &>> 6, at: block, generation: slab.pointee.generation)
+    return Claim(place: BlockPlace(slab: slab, index: i), length: 0, byteCount: 0, freeWord: free)
+  }
+
+  /// Gives a claimed block back to its user, unchanged.
+  func unclaim(_ claim: Claim) {
+    if let slab = claim.place.slab {
+      slab.setAllocated(claim.place.index)
+    } else {
+      map.set(claim.place.index, tag: UnitMap.Tag.object, length: claim.length)
+    }
+  }
+
+  /// Takes a claimed block that is now free on the medium back into memory.
+  func retire(_ claim: Claim) throws(NVMError) {
+    if let slab = claim.place.slab { try retire(slab, claim.place.index) } else { retireObject(claim) }
+  }
+
+  @inline(never)
+  func scanNow(_ slab: UnsafeMutablePointer<Slab>) {
+    let c = classes + slab.pointee.classIndex
+    SpinLock(c).lock()
+    defer { SpinLock(c).unlock() }
+    if slab.pointee.isInUse, !slab.isScanned { scan(c, slab) }
+  }
+
+  @inline(never)
+  private func claimObject(_ payload: Offset) throws(NVMError) -> Claim {
+    let unit = Int(truncatingIfNeeded: payload.rawValue >> UInt64(unitShift))
+    guard unit >= 0, unit < unitCount, payload.rawValue == start(ofUnit: unit) else { throw notLive(payload) }
+    let word = map.word(unit)
+    let length = UnitMap.length(word)
+    guard UnitMap.tag(word) == UnitMap.Tag.object,
+      map.exchange(unit, word, UInt64(length) << 3 | UnitMap.Tag.objectHeld)
+    else { throw notLive(payload) }
+    gate.enter()
+    let at = entry(unit)
+    let word0 = region.load(at)
+    let byteCount = region.load(at + 16)
+    let valid =
+      check.isValidExtent(word0, at: payload.rawValue, region.load(at + 8), byteCount)
+      && ExtentEntry.kind(word0) == .object && ExtentEntry.length(word0) == length
+    gate.leave()
+    guard valid else {
+      map.setWord(unit, word)
+      throw corrupt(
+        "The header of a large block was overwritten; the block was left alone.", at: payload.rawValue)
+    }
+    return Claim(
+      place: BlockPlace(slab: nil, index: unit), length: length, byteCount: Int(byteCount),
+      freeWord: freeWord(unit, length))
+  }
+
+  private func retireObject(_ claim: Claim) {
+    let tick = now()
+    extents.withLock {
+      $0.liveObjects -= 1
+      $0.objectUnits -= claim.length
+      $0.objectBytes -= claim.byteCount
+      $0.rest(claim.place.index, claim.length, tick: tick)
+    }
+  }
+
+  /// Says why an offset is not a live block's.
+  @inline(never)
+  func notLive(_ payload: Offset) -> NVMError {
+    let unit = Int(truncatingIfNeeded: payload.rawValue >> UInt64(unitShift))
+    func error(_ code: NVMError.Code, _ message: String) -> NVMError {
+      NVMError(code: code, message: message, path: region.path, offset: payload.rawValue)
+    }
+    let free = "The block is free already."
+    let foreign = "This is not the start of a block of this heap."
+    guard !payload.isNull, unit >= 0, unit < unitCount else { return error(.foreignOffset, foreign) }
+    let word = map.word(unit)
+    guard let slab = UnitMap.slab(word) else {
+      guard payload.rawValue == start(ofUnit: unit) else { return error(.foreignOffset, foreign) }
+      switch UnitMap.tag(word) {
+      case UnitMap.Tag.objectHeld, UnitMap.Tag.free: return error(.doubleFree, free)
+      default: return error(.foreignOffset, foreign)
+      }
+    }
+    let i = slab.index(of: payload.rawValue)
+    let distance = payload.rawValue &- slab.offset(i)
+    guard i < slab.pointee.blockCount, i < slab.pointee.mark, distance >= 16, distance & (distance &- 1) == 0
+    else { return error(.foreignOffset, foreign) }
+    let block = slab.offset(i)
+    let word0 = region.load(Offset(rawValue: block))
+    if word0
+      == check.freeBlock(
+        lines: slab.pointee.blockBytes &>> 6, at: block, generation: slab.pointee.generation)
+    {
+      return error(.doubleFree, free)
+    }
+    if isAllocated(word0, region.load(Offset(rawValue: block &+ 8)), block, slab) {
+      // A block in the hands of another call: of a publication, or of a second free at the same time.
+      return payload.rawValue == block &+ (1 &<< UInt64(BlockHeader.shift(word0)))
+        ? error(.doubleFree, "The block is being freed by another call.") : error(.foreignOffset, foreign)
+    }
+    return error(.corrupt, "The header of a block was overwritten; the block was left alone.")
+  }
+}

@@ -1,0 +1,153 @@
+import CNVM
+import Glibc
+public import NVMRegion
+
+// Opening, in this order:
+//
+// 1. the heap header: the valid copy with the higher sequence; the other one is mended
+// 2. the lanes: what was committed and not retired is carried out again, before anything else is believed
+// 3. the extent table, head by head; slabs are only noted, their blocks are read when first needed
+// 4. tables the header does not name, and log extents, are freed
+//
+// Every step may be cut short and done again. A read-only region is recovered in its private copy.
+extension PersistentHeap {
+  /// Opens the heap of a region and recovers what a crash interrupted.
+  ///
+  /// Damaged spots do not keep a heap from opening: they are set aside and listed in ``recovery``.
+  /// - Parameter progress: called now and then with units looked at and units in all.
+  /// - Throws: `.notARegion` where there is no heap, `.newerFormat`, `.corrupt` when neither header copy verifies or
+  ///   the log is damaged, `.outOfMemory`, `.ioFailure`.
+  /// - Complexity: O(extents); independent of the number of small blocks.
+  public static func open(
+    _ region: PersistentRegion, options: HeapOptions = HeapOptions(),
+    progress: ((_ done: Int, _ total: Int) -> Void)? = nil
+  ) throws(NVMError) -> PersistentHeap {
+    try region.checkUsable()
+    let began = ContinuousClock.now
+    var recovery = HeapRecovery()
+    let (header, copy) = try chooseHeader(region, &recovery)
+    let log = LaneLog(
+      region, offset: header.lanesOffset, laneCount: header.laneCount, laneSize: header.laneSize)
+    recovery.replayedRecords = try log.recover()
+    let check = HeaderCheck(region.uuid)
+    let roots = RootTable.read(region, check, offset: header.rootsOffset, count: header.rootCount)
+    for i in roots.damaged {
+      recovery.problems.append(
+        HeapProblem(.root, roots.line(i).rawValue, byteCount: 64, "A line of the root table is damaged."))
+    }
+    let most = min(max(region.maximumSize >> header.unitShift, header.unitCount), ExtentEntry.maximumLength)
+    let map = try UnitMap.make(capacity: most, path: region.path)
+    let walk = ExtentWalk(region, check, header)
+    var heads: [ExtentWalk.Head] = []
+    recovery.problems += walk.run(heads: &heads, progress: progress)
+    recovery.extents = heads.count
+    let stale = heads.filter { head in
+      head.kind == .log || head.kind == .table && walk.start(head.unit) != header.tableOffset.rawValue
+    }
+    recovery.sweptExtents = stale.count
+    recovery.duration = ContinuousClock.now - began
+    let heap = PersistentHeap(
+      region: region, options: options, header: header, newestCopy: copy, map: map, log: log, roots: roots,
+      recovery: recovery)
+    try heap.adopt(heads)
+    return heap
+  }
+
+  private static func chooseHeader(
+    _ region: PersistentRegion, _ recovery: inout HeapRecovery
+  ) throws(NVMError) -> (HeapHeader, copy: Int) {
+    guard region.contains(region.payloadStart, count: HeapHeaderLayout.areaSize) else {
+      throw NVMError(code: .notARegion, message: "The region is too small to hold a heap.", path: region.path)
+    }
+    let copies = (0..<2).map { copy in
+      HeapHeader.decode(
+        UnsafeRawBufferPointer(
+          start: region.pointer(to: region.payloadStart + copy * HeapHeaderLayout.copyStride),
+          count: HeapHeaderLayout.size), region: region)
+    }
+    for case .newer(let version) in copies {
+      throw NVMError(
+        code: .newerFormat,
+        message:
+          "The heap was written by a newer release (format \(version)). Open it with that release or later.",
+        path: region.path)
+    }
+    let valid = copies.enumerated().compactMap { i, copy in
+      if case .valid(let header) = copy { (i, header) } else { nil }
+    }
+    guard let (copy, header) = valid.max(by: { $0.1.sequence < $1.1.sequence }) else {
+      if copies.allSatisfy({ if case .absent = $0 { true } else { false } }) {
+        throw NVMError(
+          code: .notARegion, message: "The region holds no heap. Format one in it.", path: region.path)
+      }
+      throw NVMError(
+        code: .corrupt,
+        message: "Both copies of the heap header are damaged. Restore the file from a backup.",
+        path: region.path, offset: region.payloadStart.rawValue)
+    }
+    if valid.count < 2 || !valid[0].1.isSame(as: valid[1].1) {
+      // The other copy follows. After a crash it may rightly be older or torn; after a clean close that is rot.
+      if valid.count < 2, region.wasCleanlyClosed {
+        recovery.problems.append(
+          HeapProblem(
+            .heapHeader, (region.payloadStart + (1 - copy) * HeapHeaderLayout.copyStride).rawValue,
+            byteCount: HeapHeaderLayout.size, "A copy of the heap header was damaged; it was written anew."))
+      }
+      var next = header
+      next.sequence += 1
+      try writeHeader(next, copy: 1 - copy, region)
+      return (next, 1 - copy)
+    }
+    return (header, copy)
+  }
+
+  /// Takes the heads of the table over into memory.
+  private func adopt(_ heads: [ExtentWalk.Head]) throws(NVMError) {
+    try extents.withLock { (space) throws(NVMError) in
+      for head in heads {
+        switch head.kind {
+        case .free:
+          if head.isSuspect {
+            map.set(head.unit, tag: UnitMap.Tag.other, length: head.length)
+            space.setAsideUnits += head.length
+          } else {
+            space.runs.insert(head.unit, head.length, limit: head.unit + head.length)
+          }
+        case .object:
+          map.set(head.unit, tag: UnitMap.Tag.object, length: head.length)
+          space.liveObjects += 1
+          space.objectUnits += head.length
+          space.objectBytes += Int(truncatingIfNeeded: head.word2)
+        case .slab: adoptSlab(&space, head)
+        case .system: map.set(head.unit, tag: UnitMap.Tag.other, length: head.length)
+        case .table where start(ofUnit: head.unit) == space.header.tableOffset.rawValue:
+          map.set(head.unit, tag: UnitMap.Tag.other, length: head.length)
+        case .table, .log:
+          region.store(freeWord(head.unit, head.length), at: entry(head.unit))
+          try region.persist(entry(head.unit), count: 8)
+          space.runs.insert(head.unit, head.length, limit: head.unit + head.length)
+        case nil:
+          map.set(head.unit, tag: UnitMap.Tag.other, length: head.length)
+          space.setAsideUnits += head.length
+        }
+      }
+    }
+  }
+
+  private func adoptSlab(_ space: inout ExtentSpace, _ head: ExtentWalk.Head) {
+    let lines = Int(head.word1 & 0xFFFF)
+    space.slabUnits += head.length
+    let index = SizeClasses.index(lines: lines)
+    let c = classes + index
+    let slab = makeDescriptor(&space, c, head.unit, head.length, lines * 64, UInt32(head.word1 >> 32))
+    if let mark = head.mark {
+      slab.pointee.mark = mark
+    } else {
+      slab.pointee.mark = slab.pointee.blockCount
+      slab.pointee.isSetAside = true
+    }
+    enter(slab)
+    c.pointee.add(slab)
+    c.pointee.relist(slab)
+  }
+}

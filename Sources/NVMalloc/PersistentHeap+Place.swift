@@ -1,0 +1,117 @@
+import CNVM
+public import NVMRegion
+
+// Allocation and link as one step: the block's header word and the link are the two words of one record.
+//
+//     header F, link 0      payload and word 1 written, flushed, ordered
+//     record {header := U, link := payload}, fence                        = the atomic step
+//     header U, link → payload                                            record retired
+extension PersistentHeap {
+  /// Allocates a block, initialises it and links it, all or nothing: after a crash the link is 0 and there is no
+  /// block, or it leads to the initialised one. Durable on return.
+  ///
+  /// - Parameters:
+  ///   - link: the word to hold the block's offset: a ``PersistentPointer`` field, or a root's
+  ///     (``rootLink(named:createIfMissing:)``). It must be 0.
+  ///   - initialize: writes the bytes through the region's primitives; flushing is not its business.
+  /// - Returns: where the bytes start.
+  /// - Throws: `.invalidArgument` where the link is misaligned, outside the heap or taken; what `initialize` throws;
+  ///   and as ``allocate(byteCount:alignment:tag:owner:durability:)``. Then nothing has changed.
+  /// - Complexity: as allocation, three orders and one fence, and the lines of the payload.
+  @discardableResult
+  public func place(
+    byteCount: Int, alignment: Int = 16, tag: BlockTag = .none, owner: OwnerToken = .none, into link: Offset,
+    initialize: (Offset) throws(NVMError) -> Void
+  ) throws(NVMError) -> Offset {
+    try checkWritable()
+    try checkLink(link)
+    let reservation = try reserve(byteCount: byteCount, alignment: alignment, tag: tag, owner: owner)
+    do throws(NVMError) {
+      try initialize(reservation.payload)
+    } catch {
+      cancel(reservation)
+      throw error
+    }
+    region.flush(reservation.payload, count: byteCount)
+    let lock = linkLock(link)
+    lock.lock()
+    guard region.load(link) == 0 else {
+      lock.unlock()
+      cancel(reservation)
+      throw NVMError(
+        code: .invalidArgument, message: "The link leads to a block already. Remove that first.",
+        path: region.path, offset: link.rawValue)
+    }
+    do throws(NVMError) {
+      defer { lock.unlock() }
+      let isLarge = reservation.place.slab == nil
+      if isLarge { gate.enter() }
+      defer { if isLarge { gate.leave() } }
+      try commitPair(
+        prepare(reservation), LogWord(offset: link.rawValue, value: reservation.payload.rawValue))
+    } catch {
+      throw error
+    }
+    finish(reservation)
+    return reservation.payload
+  }
+
+  /// Sets a link to 0 and frees the block that it led to, all or nothing. Durable on return.
+  ///
+  /// - Throws: `.invalidArgument` where the link is misaligned, outside the heap or 0; and as
+  ///   ``deallocate(_:durability:)``. Then nothing has changed.
+  /// - Complexity: O(1), three orders and one fence.
+  public func remove(from link: Offset) throws(NVMError) {
+    try checkWritable()
+    try checkLink(link)
+    let lock = linkLock(link)
+    lock.lock()
+    let claim: Claim
+    do throws(NVMError) {
+      defer { lock.unlock() }
+      let payload = Offset(rawValue: region.load(link))
+      guard !payload.isNull else {
+        throw NVMError(
+          code: .invalidArgument, message: "The link leads nowhere: there is nothing to remove.",
+          path: region.path, offset: link.rawValue)
+      }
+      claim = try self.claim(payload)
+      let isLarge = claim.place.slab == nil
+      if isLarge { gate.enter() }
+      defer { if isLarge { gate.leave() } }
+      try commitPair(LogWord(offset: link.rawValue, value: 0), freeing(claim))
+    } catch {
+      throw error
+    }
+    try retire(claim)
+  }
+
+  /// Places a value and links it, all or nothing.
+  @discardableResult
+  public func place<T: BitwiseCopyable>(
+    _ value: T, tag: BlockTag = .none, owner: OwnerToken = .none,
+    into link: PersistentPointer<PersistentPointer<T>>
+  ) throws(NVMError) -> PersistentPointer<T> {
+    let offset = try place(
+      byteCount: MemoryLayout<T>.size, alignment: MemoryLayout<T>.alignment, tag: tag, owner: owner,
+      into: link.offset
+    ) { (payload) throws(NVMError) in
+      region.write(value, at: PersistentPointer<T>(payload))
+    }
+    return PersistentPointer(offset)
+  }
+
+  /// Unlinks and frees a value, all or nothing.
+  public func remove<T: BitwiseCopyable>(from link: PersistentPointer<PersistentPointer<T>>) throws(NVMError)
+  {
+    try remove(from: link.offset)
+  }
+
+  func commitPair(_ a: LogWord, _ b: LogWord) throws(NVMError) {
+    try withUnsafeTemporaryAllocation(of: LogWord.self, capacity: 2) { (buffer) throws(NVMError) in
+      buffer.initializeElement(at: 0, to: a)
+      buffer.initializeElement(at: 1, to: b)
+      try log.commit(UnsafeBufferPointer(buffer))
+    }
+  }
+}

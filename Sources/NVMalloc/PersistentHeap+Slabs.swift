@@ -1,0 +1,207 @@
+import CNVM
+import NVMRegion
+
+// Small blocks in memory: taking one, giving one back, and making slabs. The class lock is a spin word and guards
+// memory only, but for scanning a slab and formatting a batch of blocks.
+extension PersistentHeap {
+  /// The class for a payload of `byteCount` after a prefix of `prefix` bytes (16, or the alignment, to which
+  /// blocks are then aligned too); `nil` where the block is to be an extent of its own.
+  @inline(__always)
+  func classIndex(_ byteCount: Int, prefix: Int) -> Int? {
+    // A slab starts on a unit, so larger alignments are for extents.
+    if byteCount > largestBlock || prefix >= 1 &<< unitShift { return nil }
+    let need = max(byteCount, 1) &+ prefix
+    // Aligned to the unit, a block is an extent of its own (see `extentUnit`).
+    if need > largestBlock || prefix >= 1 << unitShift { return nil }
+    var i = SizeClasses.index(lines: (need &+ 63) &>> 6)
+    if prefix > 64 {
+      while i < classCount, (SizeClasses.lines(i) &* 64) & (prefix &- 1) != 0 { i &+= 1 }
+      if i == classCount { return nil }
+    }
+    return i
+  }
+
+  /// Takes a free block of a class: it belongs to the caller, its header is checked and says free.
+  @inline(__always)
+  func takeBlock(_ index: Int) throws(NVMError) -> (slab: UnsafeMutablePointer<Slab>, index: Int) {
+    let c = classes + index
+    while true {
+      let lock = SpinLock(c)
+      lock.lock()
+      let found = takeFast(c)
+      if found != nil { c.pointee.liveBlocks &+= 1 }
+      lock.unlock()
+      let (slab, i) = if let found { found } else { try takeSlow(c) }
+      let block = slab.offset(i)
+      let expected = check.freeBlock(
+        lines: slab.pointee.blockBytes &>> 6, at: block, generation: slab.pointee.generation)
+      if region.load(Offset(rawValue: block)) == expected { return (slab, i) }
+      setAside(c, slab)
+    }
+  }
+
+  @inline(__always)
+  private func takeFast(_ c: UnsafeMutablePointer<SizeClass>) -> (UnsafeMutablePointer<Slab>, Int)? {
+    if let slab = c.pointee.first, slab.pointee.freeCount > 0 { return takeFree(c, slab) }
+    if c.pointee.hasRested(now: now(), ticks: restTicks) {
+      let freed = c.pointee.pop()
+      return (freed.slab, Int(truncatingIfNeeded: freed.index))
+    }
+    return nil
+  }
+
+  @inline(__always)
+  private func takeFree(
+    _ c: UnsafeMutablePointer<SizeClass>, _ slab: UnsafeMutablePointer<Slab>
+  ) -> (UnsafeMutablePointer<Slab>, Int) {
+    if slab.pointee.busy == 0 { c.pointee.emptyCount &-= 1 }
+    slab.pointee.busy &+= 1
+    let index = slab.takeFree()
+    if slab.pointee.freeCount == 0 { c.pointee.relist(slab) }
+    return (slab, index)
+  }
+
+  /// A free hint led to a header that does not say free: the block is not used until a repair.
+  @inline(never)
+  private func setAside(_ c: UnsafeMutablePointer<SizeClass>, _ slab: UnsafeMutablePointer<Slab>) {
+    noteDamage()
+    SpinLock(c).lock()
+    defer { SpinLock(c).unlock() }
+    slab.pointee.damaged += 1
+    slab.pointee.busy -= 1
+    if slab.pointee.busy == 0 { c.pointee.emptyCount += 1 }
+    c.pointee.liveBlocks -= 1
+  }
+
+  /// Scans, formats or makes a slab until a block is found. The order of preference: free since the opening,
+  /// rested, never used, a new slab; under pressure the oldest that rests, of this class and then of all.
+  @inline(never)
+  private func takeSlow(
+    _ c: UnsafeMutablePointer<SizeClass>
+  ) throws(NVMError) -> (UnsafeMutablePointer<Slab>, Int) {
+    for attempt in 0..<3 {
+      if let found = try search(c, underPressure: attempt == 1) { return found }
+      do throws(NVMError) {
+        try makeSlab(c, reclaiming: attempt == 2)
+      } catch {
+        guard attempt < 2, error.code == .outOfSpace || error.code == .diskFull else { throw error }
+        continue
+      }
+      break
+    }
+    // The new slab's blocks are there for all threads.
+    return try takeSlow(c)
+  }
+
+  /// Looks through the slabs of a class, scanning and formatting as needed; under pressure what rests counts.
+  private func search(
+    _ c: UnsafeMutablePointer<SizeClass>, underPressure: Bool
+  ) throws(NVMError) -> (UnsafeMutablePointer<Slab>, Int)? {
+    let lock = SpinLock(c)
+    lock.lock()
+    defer { lock.unlock() }
+    while true {
+      if let found = takeFast(c) {
+        c.pointee.liveBlocks += 1
+        return found
+      }
+      guard let slab = c.pointee.first else { break }
+      if slab.isScanned { try format(c, slab) } else { scan(c, slab) }
+    }
+    guard underPressure, c.pointee.quarantined > 0 else { return nil }
+    let freed = c.pointee.pop()
+    c.pointee.liveBlocks += 1
+    return (freed.slab, Int(freed.index))
+  }
+
+  // MARK: Giving back
+
+  /// Takes a block that is free on the medium back into memory, to rest. Called by its owner.
+  func retire(_ slab: UnsafeMutablePointer<Slab>, _ index: Int) throws(NVMError) {
+    let c = classes + slab.pointee.classIndex
+    let lock = SpinLock(c)
+    let tick = now()
+    lock.lock()
+    c.pointee.liveBlocks &-= 1
+    c.pointee.push(SizeClass.Freed(slab: slab, index: UInt32(truncatingIfNeeded: index), tick: tick))
+    if c.pointee.quarantined <= c.pointee.ringLimit {
+      lock.unlock()
+      return
+    }
+    var empty: UnsafeMutablePointer<Slab>?
+    while c.pointee.quarantined > c.pointee.ringLimit, c.pointee.hasRested(now: tick, ticks: restTicks) {
+      settleOldest(c, keeping: 1, &empty)
+    }
+    lock.unlock()
+    try releaseSlabs(empty)
+  }
+
+  /// Moves the oldest resting block to its slab's free bits; a slab left empty, beyond `keeping` of them, is
+  /// taken off the class and chained to `empty`. Under the class lock.
+  private func settleOldest(
+    _ c: UnsafeMutablePointer<SizeClass>, keeping: Int, _ empty: inout UnsafeMutablePointer<Slab>?
+  ) {
+    let freed = c.pointee.pop()
+    let slab = freed.slab
+    slab.setFree(Int(freed.index))
+    slab.pointee.busy -= 1
+    if slab.pointee.freeCount == 1 { c.pointee.relist(slab) }
+    if slab.pointee.busy == 0 {
+      c.pointee.emptyCount += 1
+      if c.pointee.emptyCount > keeping { detach(c, slab, &empty) }
+    }
+  }
+
+  /// Takes an empty slab off its class, unless damage keeps it. Under the class lock.
+  private func detach(
+    _ c: UnsafeMutablePointer<SizeClass>, _ slab: UnsafeMutablePointer<Slab>,
+    _ empty: inout UnsafeMutablePointer<Slab>?
+  ) {
+    guard slab.pointee.damaged == 0, !slab.pointee.isSetAside else { return }
+    c.pointee.emptyCount -= 1
+    c.pointee.drop(slab)
+    slab.pointee.isInUse = false
+    nvm_store_release(slab, 0)
+    slab.pointee.nextOfClass = empty
+    empty = slab
+  }
+
+  /// Frees the extents of slabs that no class knows any more.
+  private func releaseSlabs(_ chain: UnsafeMutablePointer<Slab>?) throws(NVMError) {
+    guard chain != nil else { return }
+    try extents.withLock { (space) throws(NVMError) in
+      var next = chain
+      while let slab = next {
+        next = slab.pointee.nextOfClass
+        let unit = slab.pointee.firstUnit
+        let count = slab.pointee.unitCount
+        for u in unit..<unit + count { map.setWord(u, 0) }
+        // Every block in it is free, so the slab as a whole may go: one store.
+        region.store(freeWord(unit, count), at: entry(unit))
+        try region.persist(entry(unit), count: 8)
+        space.slabUnits -= count
+        giveBack(&space, unit, count)
+        slab.pointee.nextOfClass = space.spareSlabs
+        space.spareSlabs = slab
+      }
+    }
+  }
+
+  /// Under space pressure: settles everything that rests and gives every empty slab back.
+  func reclaimSlabs() throws(NVMError) {
+    for i in 0..<classCount {
+      let c = classes + i
+      var empty: UnsafeMutablePointer<Slab>?
+      SpinLock(c).lock()
+      while c.pointee.quarantined > 0 { settleOldest(c, keeping: 0, &empty) }
+      var next = c.pointee.anySlab
+      while let slab = next {
+        next = slab.pointee.nextOfClass
+        if !slab.isScanned { scan(c, slab) }
+        if slab.pointee.busy == 0 { detach(c, slab, &empty) }
+      }
+      SpinLock(c).unlock()
+      try releaseSlabs(empty)
+    }
+  }
+}

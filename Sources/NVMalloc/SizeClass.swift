@@ -1,0 +1,130 @@
+import CNVM
+
+/// The slabs and freed blocks of one size class, in memory, under a spin lock of its own. The lock is never
+/// held while another class's lock or the extent lock is taken.
+struct SizeClass {
+  /// A freed block that waits: the don't-allocate list.
+  struct Freed {
+    var slab: UnsafeMutablePointer<Slab>
+    var index: UInt32
+    var tick: UInt32
+  }
+  /// 1 while held.
+  var lock: UInt64 = 0
+  var blockBytes = 0
+  var index = 0
+  /// Slabs that may yield blocks: those with free bits in front, then those with blocks beyond the mark or not
+  /// scanned yet.
+  var first: UnsafeMutablePointer<Slab>?
+  var last: UnsafeMutablePointer<Slab>?
+  /// All slabs in use.
+  var anySlab: UnsafeMutablePointer<Slab>?
+
+  // The quarantine: a ring in the order of freeing.
+  var ring: UnsafeMutablePointer<Freed>
+  var ringMask: Int
+  var ringHead = 0
+  var ringTail = 0
+  /// Beyond this many the oldest, once they have waited, move to the free bits of their slabs.
+  var ringLimit: Int
+
+  var slabCount = 0
+  var emptyCount = 0
+  /// Blocks beyond live and free ones are counted by subtraction.
+  var liveBlocks = 0
+
+  init(index: Int) {
+    self.index = index
+    blockBytes = SizeClasses.lines(index) * 64
+    ring = .allocate(capacity: 16)
+    ringMask = 15
+    ringLimit = min(65536, max(64, (4 << 20) / blockBytes))
+  }
+
+  var quarantined: Int { ringTail &- ringHead }
+
+  // MARK: The ring
+
+  mutating func push(_ freed: Freed) {
+    if ringTail &- ringHead > ringMask { growRing() }
+    ring[ringTail & ringMask] = freed
+    ringTail &+= 1
+  }
+  @inline(never)
+  private mutating func growRing() {
+    let larger: UnsafeMutablePointer<Freed> = .allocate(capacity: 2 * (ringMask + 1))
+    let mask = 2 * ringMask + 1
+    for i in ringHead..<ringTail { larger[i & mask] = ring[i & ringMask] }
+    ring.deallocate()
+    ring = larger
+    ringMask = mask
+  }
+  mutating func pop() -> Freed {
+    let freed = ring[ringHead & ringMask]
+    ringHead &+= 1
+    return freed
+  }
+  @inline(__always)
+  func hasRested(now: UInt32, ticks: UInt32) -> Bool {
+    ringTail != ringHead && now &- ring[ringHead & ringMask].tick >= ticks
+  }
+
+  // MARK: The list of slabs that may yield blocks
+
+  mutating func pushFront(_ slab: UnsafeMutablePointer<Slab>) {
+    slab.pointee.isListed = true
+    slab.pointee.previous = nil
+    slab.pointee.next = first
+    if let first { first.pointee.previous = slab } else { last = slab }
+    first = slab
+  }
+  mutating func pushBack(_ slab: UnsafeMutablePointer<Slab>) {
+    slab.pointee.isListed = true
+    slab.pointee.next = nil
+    slab.pointee.previous = last
+    if let last { last.pointee.next = slab } else { first = slab }
+    last = slab
+  }
+  mutating func unlist(_ slab: UnsafeMutablePointer<Slab>) {
+    guard slab.pointee.isListed else { return }
+    if let previous = slab.pointee.previous {
+      previous.pointee.next = slab.pointee.next
+    } else {
+      first = slab.pointee.next
+    }
+    if let next = slab.pointee.next {
+      next.pointee.previous = slab.pointee.previous
+    } else {
+      last = slab.pointee.previous
+    }
+    slab.pointee.isListed = false
+  }
+  /// Puts the slab where its free bits and mark say.
+  mutating func relist(_ slab: UnsafeMutablePointer<Slab>) {
+    unlist(slab)
+    if slab.pointee.isSetAside && slab.isScanned && slab.pointee.freeCount == 0 { return }
+    if slab.pointee.freeCount > 0 {
+      pushFront(slab)
+    } else if !slab.isScanned || slab.pointee.mark < slab.pointee.blockCount {
+      pushBack(slab)
+    }
+  }
+
+  mutating func add(_ slab: UnsafeMutablePointer<Slab>) {
+    slab.pointee.previousOfClass = nil
+    slab.pointee.nextOfClass = anySlab
+    anySlab?.pointee.previousOfClass = slab
+    anySlab = slab
+    slabCount += 1
+  }
+  mutating func drop(_ slab: UnsafeMutablePointer<Slab>) {
+    unlist(slab)
+    if let p = slab.pointee.previousOfClass {
+      p.pointee.nextOfClass = slab.pointee.nextOfClass
+    } else {
+      anySlab = slab.pointee.nextOfClass
+    }
+    slab.pointee.nextOfClass?.pointee.previousOfClass = slab.pointee.previousOfClass
+    slabCount -= 1
+  }
+}

@@ -1,0 +1,132 @@
+import CNVM
+
+/// A slab as the heap keeps it in memory. Allocated once and used again for other slabs, never given back to
+/// the system while the heap lives: a stale pointer meets a slab of another place, never freed memory.
+///
+/// `formatted (mark) == allocated + quarantined + reserved or in between (together `busy`) + free bits + damaged`
+struct Slab {
+  /// Address of the bitmaps, 0 before the slab was scanned: read without the lock. `wordCount` words of
+  /// *allocated* bits, changed atomically, then as many of *free* bits, guarded by the class lock.
+  var bits: UInt64 = 0
+  /// Fixed while the slab is in use.
+  var base: UInt64 = 0
+  var blockBytes = 0
+  var reciprocal: UInt64 = 0
+  var blockCount = 0
+  var generation: UInt32 = 0
+  var classIndex = 0
+  var firstUnit = 0
+  var unitCount = 0
+  var wordCount = 0
+
+  /// Guarded by the class lock from here on.
+  var mark = 0
+  var freeCount = 0
+  var busy = 0
+  var damaged = 0
+  var searchWord = 0
+  /// Where the mark is damaged on the medium: nothing is allocated any more.
+  var isSetAside = false
+  var isInUse = false
+  var isListed = false
+  var next: UnsafeMutablePointer<Slab>?
+  var previous: UnsafeMutablePointer<Slab>?
+  /// Memory for the bitmaps; stays with the descriptor.
+  var ownedBits: UnsafeMutableRawPointer?
+  var ownedBytes = 0
+  /// All slabs in use of the class; of one that is not in use, the next spare one.
+  var nextOfClass: UnsafeMutablePointer<Slab>?
+  var previousOfClass: UnsafeMutablePointer<Slab>?
+}
+
+extension UnsafeMutablePointer where Pointee == Slab {
+  @inline(__always)
+  func offset(_ index: Int) -> UInt64 {
+    pointee.base &+ UInt64(truncatingIfNeeded: index &* pointee.blockBytes)
+  }
+
+  /// The block that `offset` lies in; may be beyond the last one.
+  @inline(__always)
+  func index(of offset: UInt64) -> Int {
+    // Exact: (distance in lines) < 2^20, size in lines < 2^12, reciprocal = ceil(2^40 / size).
+    Int(truncatingIfNeeded: ((offset &- pointee.base) >> 6 &* pointee.reciprocal) >> 40)
+  }
+
+  @inline(__always)
+  private var bitmap: UnsafeMutableRawPointer? {
+    UnsafeMutableRawPointer(bitPattern: UInt(nvm_load_acquire(self)))
+  }
+  @inline(__always)
+  var isScanned: Bool { nvm_load_acquire(self) != 0 }
+
+  @inline(__always)
+  func isAllocated(_ index: Int) -> Bool {
+    guard let bitmap else { return false }
+    return nvm_load_acquire(bitmap + (index >> 6) &* 8) >> UInt64(index & 63) & 1 != 0
+  }
+
+  /// Sets the allocated bit, which must be clear and belong to the caller.
+  @inline(__always)
+  func setAllocated(_ index: Int) {
+    _ = nvm_fetch_add_acqrel(bitmap! + (index >> 6) &* 8, 1 << UInt64(index & 63))
+  }
+
+  /// Test-and-clear of the allocated bit: whoever gets `true` owns the block's header.
+  @inline(__always)
+  func claim(_ index: Int) -> Bool {
+    guard let bitmap else { return false }
+    let word = bitmap + (index >> 6) &* 8
+    let bit: UInt64 = 1 << UInt64(index & 63)
+    while true {
+      let old = nvm_load_acquire(word)
+      if old & bit == 0 { return false }
+      if nvm_compare_exchange(word, old, old & ~bit) { return true }
+    }
+  }
+
+  // Free bits, under the class lock.
+
+  private var freeBits: UnsafeMutablePointer<UInt64> {
+    (bitmap! + pointee.wordCount &* 8).assumingMemoryBound(to: UInt64.self)
+  }
+
+  func setFree(_ index: Int) {
+    freeBits[index >> 6] |= 1 << UInt64(index & 63)
+    pointee.freeCount &+= 1
+    if index >> 6 < pointee.searchWord { pointee.searchWord = index >> 6 }
+  }
+
+  /// Takes the lowest free block. `freeCount` must not be 0.
+  func takeFree() -> Int {
+    let free = freeBits
+    var w = pointee.searchWord
+    while w < pointee.wordCount {
+      let word = free[w]
+      if word != 0 {
+        let bit = word.trailingZeroBitCount
+        free[w] = word & (word &- 1)
+        pointee.searchWord = w
+        pointee.freeCount &-= 1
+        return w &* 64 &+ bit
+      }
+      w &+= 1
+    }
+    fatalError("free count without a free bit")
+  }
+
+  /// Gives the slab its bitmaps, all clear; memory of an earlier slab is used again where it suffices.
+  func prepareBits() -> UnsafeMutableRawPointer {
+    let size = pointee.wordCount * 16
+    if pointee.ownedBytes < size {
+      // What is outgrown stays allocated: a stale reader may still look at it. At most doubling is lost.
+      pointee.ownedBits = .allocate(byteCount: max(size, 2 * pointee.ownedBytes), alignment: 8)
+      pointee.ownedBytes = max(size, 2 * pointee.ownedBytes)
+    }
+    pointee.ownedBits!.initializeMemory(as: UInt8.self, repeating: 0, count: size)
+    return pointee.ownedBits!
+  }
+  /// Makes bitmaps visible to threads without the lock.
+  func publishBits(_ bits: UnsafeMutableRawPointer) {
+    nvm_store_release(self, UInt64(UInt(bitPattern: bits)))
+  }
+}
