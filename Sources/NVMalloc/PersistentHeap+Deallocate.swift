@@ -4,6 +4,9 @@ public import NVMRegion
 extension PersistentHeap {
   /// Frees a block. It rests in the quarantine before it is handed out again.
   ///
+  /// Whatever refers to the block must be gone durably before: also a deferred free may take hold, and the block be
+  /// used again, at any moment from the call on.
+  ///
   /// - Parameters:
   ///   - payload: what allocation returned.
   ///   - durability: `.immediate`: on return no crash brings the block back, by one fence. `.deferred`: from
@@ -83,7 +86,7 @@ extension PersistentHeap {
     let c = classes + slab.pointee.classIndex
     SpinLock(c).lock()
     defer { SpinLock(c).unlock() }
-    if slab.pointee.isInUse, !slab.isScanned { scan(c, slab) }
+    if slab.pointee.isInUse, slab.pointee.classIndex == c.pointee.index, !slab.isScanned { scan(c, slab) }
   }
 
   @inline(never)

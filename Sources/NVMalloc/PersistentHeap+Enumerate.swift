@@ -161,7 +161,9 @@ extension PersistentHeap {
     while true {
       SpinLock(c).lock()
       // Given back, and perhaps used for another slab, meanwhile: then nothing in it lived throughout.
-      let isSame = slab.pointee.isInUse && slab.pointee.firstUnit + slab.pointee.unitCount == end
+      let isSame =
+        slab.pointee.isInUse && slab.pointee.classIndex == c.pointee.index
+        && slab.pointee.firstUnit + slab.pointee.unitCount == end
       if isSame, next == 0, !slab.isScanned { scan(c, slab) }
       let limit = isSame ? min(slab.pointee.mark, next + Self.batch) : 0
       if isSame, next == 0, slab.pointee.damaged > 0 { damage = damage ?? slab.pointee.base }

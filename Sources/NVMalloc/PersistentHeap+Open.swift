@@ -36,7 +36,8 @@ extension PersistentHeap {
         HeapProblem(.root, roots.line(i).rawValue, byteCount: 64, "A line of the root table is damaged."))
     }
     let most = min(max(region.maximumSize >> header.unitShift, header.unitCount), ExtentEntry.maximumLength)
-    let map = try UnitMap.make(capacity: most, path: region.path)
+    let map = try UnitMap.make(
+      wanted: most, needed: header.unitCount, path: region.path)
     let walk = ExtentWalk(region, check, header)
     var heads: [ExtentWalk.Head] = []
     recovery.problems += walk.run(heads: &heads, progress: progress)
@@ -147,6 +148,7 @@ extension PersistentHeap {
       slab.pointee.isSetAside = true
     }
     enter(slab)
+    slab.pointee.isInUse = true
     c.pointee.add(slab)
     c.pointee.relist(slab)
   }

@@ -53,6 +53,7 @@ extension PersistentHeap {
     for i in 0..<mark { slab.setFree(i) }
     enter(slab)
     SpinLock(c).lock()
+    slab.pointee.isInUse = true
     c.pointee.add(slab)
     c.pointee.emptyCount += 1
     c.pointee.relist(slab)
@@ -142,7 +143,7 @@ extension PersistentHeap {
 
   // MARK: Descriptors
 
-  /// A descriptor, of a spare one where there is one. Under the extent lock.
+  /// A descriptor, a spare one where there is one, not in use yet. Under the extent lock.
   func makeDescriptor(
     _ space: inout ExtentSpace, _ c: UnsafeMutablePointer<SizeClass>, _ unit: Int, _ units: Int,
     _ blockBytes: Int,
@@ -169,7 +170,6 @@ extension PersistentHeap {
     slab.pointee.firstUnit = unit
     slab.pointee.unitCount = units
     slab.pointee.wordCount = (slab.pointee.blockCount + 63) / 64
-    slab.pointee.isInUse = true
     return slab
   }
 

@@ -8,11 +8,10 @@ extension PersistentHeap {
   /// blocks are then aligned too); `nil` where the block is to be an extent of its own.
   @inline(__always)
   func classIndex(_ byteCount: Int, prefix: Int) -> Int? {
-    // A slab starts on a unit, so larger alignments are for extents.
+    // Slabs start on a unit: aligned to the unit, a block is an extent of its own (see `extentUnit`).
     if byteCount > largestBlock || prefix >= 1 &<< unitShift { return nil }
     let need = max(byteCount, 1) &+ prefix
-    // Aligned to the unit, a block is an extent of its own (see `extentUnit`).
-    if need > largestBlock || prefix >= 1 << unitShift { return nil }
+    if need > largestBlock { return nil }
     var i = SizeClasses.index(lines: (need &+ 63) &>> 6)
     if prefix > 64 {
       while i < classCount, (SizeClasses.lines(i) &* 64) & (prefix &- 1) != 0 { i &+= 1 }

@@ -109,7 +109,8 @@ extension PersistentHeap {
     while true {
       SpinLock(c).lock()
       defer { SpinLock(c).unlock() }
-      guard slab.pointee.isInUse, slab.pointee.firstUnit == unit else { return }
+      guard slab.pointee.isInUse, slab.pointee.classIndex == c.pointee.index, slab.pointee.firstUnit == unit
+      else { return }
       if !slab.isScanned { scan(c, slab) }
       let limit = min(slab.pointee.mark, next + Self.batch)
       while next < limit {
