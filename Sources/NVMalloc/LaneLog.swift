@@ -13,9 +13,9 @@ import NVMRegion
 //     record written, flush, fence                                  = committed
 //     words stored, flush, order  →  marker in the next line, flush, order
 //
-// Of the valid first lines of a lane the one with the highest sequence counts: a marker says that nothing is left to
-// do, a record is carried out (again: storing the same words twice is harmless) and retired. A record never
-// covers the line of the marker before it, so while it is being written the marker still counts.
+// Of the valid first lines of a lane the one with the highest sequence counts: a marker says that nothing is
+// left to do, a record is carried out (again: storing the same words twice is harmless) and retired. A record
+// never covers the line of the marker before it, so while it is being written the marker still counts.
 
 /// One word of a publication.
 struct LogWord: Equatable {
@@ -23,8 +23,8 @@ struct LogWord: Equatable {
   var value: UInt64
 }
 
-/// The commit primitive for several words, on media driven by cache lines or pages. This is its one interface; a
-/// journaled medium puts one journal record in its place.
+/// The commit primitive for several words, on media driven by cache lines or pages. This is its one
+/// interface; a journaled medium puts one journal record in its place.
 ///
 /// Words named in a commit must be covered by a lock or claim of the caller until `commit` returns: then the
 /// record is retired, and no replay can undo a later store.
@@ -55,6 +55,7 @@ final class LaneLog: @unchecked Sendable {
   private let seed: UInt64
 
   init(_ region: PersistentRegion, offset: Offset, laneCount: Int, laneSize: Int) {
+    assert(MemoryLayout<LogWord>.stride == 16, "pairs stand on the medium as they are in memory")
     self.region = region
     self.offset = offset
     self.laneCount = laneCount
@@ -68,8 +69,8 @@ final class LaneLog: @unchecked Sendable {
   /// How many words a record in the ring can hold.
   var capacity: Int { 3 + 4 * (lineCount - 3) }
 
-  /// Makes `words` true as one atomic step that is durable on return. Orders what the calling thread has flushed
-  /// before ahead of it.
+  /// Makes `words` true as one atomic step that is durable on return. Orders what the calling thread has
+  /// flushed before ahead of it.
   /// - Parameter outOfLine: where `words` stand on the medium, flushed, if they are more than ``capacity``.
   func commit(_ words: UnsafeBufferPointer<LogWord>, outOfLine: Offset? = nil) throws(NVMError) {
     try region.order()
@@ -223,8 +224,8 @@ final class LaneLog: @unchecked Sendable {
     }
   }
 
-  /// Carries out what was committed and not retired, lane by lane. A crash meanwhile costs nothing: the same is
-  /// done again. Returns the number of records replayed.
+  /// Carries out what was committed and not retired, lane by lane. A crash meanwhile costs nothing: the same
+  /// is done again. Returns the number of records replayed.
   func recover() throws(NVMError) -> Int {
     var replayed = 0
     for index in 0..<laneCount {

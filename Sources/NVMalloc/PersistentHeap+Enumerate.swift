@@ -99,7 +99,8 @@ extension PersistentHeap {
   /// exactly once, others at most once. Damaged headers are passed over; if there were any, the enumeration
   /// ends by throwing `.corrupt`, after all other blocks were seen.
   ///
-  /// - Parameter includingSmall: `false` looks at large blocks only, which touches nothing but the extent table.
+  /// - Parameter includingSmall: `false` looks at large blocks only, which touches nothing but the extent
+  ///   table.
   /// - Complexity: O(extents + blocks of slabs).
   public func forEachBlock(
     tag: BlockTag? = nil, owner: OwnerToken? = nil, includingSmall: Bool = true,

@@ -4,10 +4,10 @@ import NVMRegion
 
 // How slabs come to be and how their blocks come to be known.
 //
-// A block exists on the medium from the moment the slab's high-water mark covers it: below the mark every block
-// has a valid header, above it nothing is read.
+// A block exists on the medium from the moment the slab's high-water mark covers it: below the mark every
+// block has a valid header, above it nothing is read.
 //
-//     headers of 64 blocks := free, flush, order  →  mark := mark + 64, flush, fence  →  free bits in memory
+//     headers of 64 blocks := free, flush, order  →  mark += 64, flush, fence  →  free bits in memory
 //
 // A crash before the mark leaves headers nobody reads.
 extension PersistentHeap {

@@ -1,8 +1,8 @@
 import CNVM
 import NVMRegion
 
-// Small blocks in memory: taking one, giving one back, and making slabs. The class lock is a spin word and guards
-// memory only, but for scanning a slab and formatting a batch of blocks.
+// Small blocks in memory: taking one, giving one back, and making slabs. The class lock is a spin word and
+// guards memory only, but for scanning a slab and formatting a batch of blocks.
 extension PersistentHeap {
   /// The class for a payload of `byteCount` after a prefix of `prefix` bytes (16, or the alignment, to which
   /// blocks are then aligned too); `nil` where the block is to be an extent of its own.

@@ -3,9 +3,10 @@ import Glibc
 public import NVMRegion
 
 extension PersistentHeap {
-  /// Reads everything that the heap has on the medium and reports whatever is not as it should be, going on after
-  /// each problem: both header copies, every extent head (which tile the heap, so none can overlap another),
-  /// every slab's mark, every block header up to it, every root line, every lane; and whether memory agrees.
+  /// Reads everything that the heap has on the medium and reports whatever is not as it should be, going on
+  /// after each problem: both header copies, every extent head (which tile the heap, so none can overlap
+  /// another), every slab's mark, every block header up to it, every root line, every lane; and whether
+  /// memory agrees.
   ///
   /// May run beside other work; a step that is under way is not reported. Changes nothing.
   /// - Parameter progress: called now and then with bytes looked at and bytes in all.

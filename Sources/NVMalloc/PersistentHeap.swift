@@ -7,15 +7,15 @@ import Synchronization
 ///
 /// Blocks are named by offset. Their headers on the medium are the only truth; everything else (free lists,
 /// bitmaps, the quarantine) is memory, rebuilt at open. Three levels:
-/// - ``allocate(byteCount:alignment:tag:owner:durability:)`` and ``deallocate(_:durability:)``: one fence each;
-///   a block that a crash leaves unlinked is found again by its owner token.
+/// - ``allocate(byteCount:alignment:tag:owner:durability:)`` and ``deallocate(_:durability:)``: one fence
+///   each; a block that a crash leaves unlinked is found again by its owner token.
 /// - ``place(byteCount:alignment:tag:owner:into:initialize:)`` and ``remove(from:)``: allocation and link, or
 ///   unlink and free, as one step: nothing can leak.
 /// - ``publish(_:)``: any number of allocations, frees and word changes as one step.
 ///
 /// Thread safety: every method may be called from any thread; small blocks of different sizes meet no common
-/// lock. Lock order: class or link lock → table gate; extent lock → table gate; lanes last. None is held while the
-/// caller's code runs.
+/// lock. Lock order: class or link lock → table gate; extent lock → table gate; lanes last. None is held
+/// while the caller's code runs.
 public final class PersistentHeap: @unchecked Sendable {
   /// Where the heap lies.
   public let region: PersistentRegion

@@ -13,8 +13,8 @@ struct SizeClass {
   var lock: UInt64 = 0
   var blockBytes = 0
   var index = 0
-  /// Slabs that may yield blocks: those with free bits in front, then those with blocks beyond the mark or not
-  /// scanned yet.
+  /// Slabs that may yield blocks: those with free bits in front, then those with blocks beyond the mark or
+  /// not scanned yet.
   var first: UnsafeMutablePointer<Slab>?
   var last: UnsafeMutablePointer<Slab>?
   /// All slabs in use.

@@ -3,7 +3,8 @@ import CNVM
 /// A slab as the heap keeps it in memory. Allocated once and used again for other slabs, never given back to
 /// the system while the heap lives: a stale pointer meets a slab of another place, never freed memory.
 ///
-/// `formatted (mark) == allocated + quarantined + reserved or in between (together `busy`) + free bits + damaged`
+///     mark == busy + free bits + damaged
+///     busy == allocated + quarantined + reserved or between two states
 struct Slab {
   /// Address of the bitmaps, 0 before the slab was scanned: read without the lock. `wordCount` words of
   /// *allocated* bits, changed atomically, then as many of *free* bits, guarded by the class lock.

@@ -2,9 +2,9 @@ import NVMRegion
 import NVMalloc
 import XCTest
 
-/// Memory that remembers, line by line, which contents a crash may leave: the one that is certain to survive (its
-/// last flush that a fence followed) and every later one, store by store. A write of several words has no order
-/// among them, so it adds a torn version too. One thread only.
+/// Memory that remembers, line by line, which contents a crash may leave: the one that is certain to survive
+/// (its last flush that a fence followed) and every later one, store by store. A write of several words has
+/// no order among them, so it adds a torn version too. One thread only.
 final class CrashMedium: RegionMedium, @unchecked Sendable {
   private var base: UnsafeMutableRawPointer!
   /// What is certain to survive.
@@ -93,7 +93,8 @@ final class CrashMedium: RegionMedium, @unchecked Sendable {
     return image
   }
 
-  /// Some images: nothing, everything, each line alone at each content and each line held back, random mixtures.
+  /// Some images: nothing, everything, each line alone at each content and each line held back, random
+  /// mixtures.
   func images(_ generator: inout SplitMix, random count: Int = 6) -> [[UInt8]] {
     var all = [image { _, _ in 0 }, image { _, count in count }]
     for (line, v) in versions.sorted(by: { $0.key < $1.key }).prefix(12) {

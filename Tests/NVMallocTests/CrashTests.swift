@@ -2,8 +2,8 @@ import NVMRegion
 import NVMalloc
 import XCTest
 
-/// Small runs of operations on a medium that shows what a crash at each fence may leave; each image is opened and
-/// compared with what had been acknowledged and what was in flight.
+/// Small runs of operations on a medium that shows what a crash at each fence may leave; each image is opened
+/// and compared with what had been acknowledged and what was in flight.
 final class CrashTests: XCTestCase {
   /// What must be there: roots by name with the bytes of the block they lead to, and no other live block.
   typealias Content = [String: UInt64]
