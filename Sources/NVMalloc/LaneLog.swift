@@ -39,8 +39,9 @@ final class LaneLog: @unchecked Sendable {
 
   /// A lane in memory.
   struct Lane {
-    var lock: UInt64 = 0
     var sequence: UInt64 = 0
+    /// 1 while held.
+    var lock: UInt64 = 0
     /// The next line.
     var position = 0
     /// Whether this opening has used it.
@@ -66,6 +67,8 @@ final class LaneLog: @unchecked Sendable {
   }
   deinit { lanes.deallocate() }
 
+  func lock(_ index: Int) -> SpinLock { SpinLock(UnsafeMutableRawPointer(lanes + index) + 8) }
+
   /// How many words a record in the ring can hold.
   var capacity: Int { 3 + 4 * (lineCount - 3) }
 
@@ -81,7 +84,7 @@ final class LaneLog: @unchecked Sendable {
     }
     let index = acquireLane()
     let lane = lanes + index
-    defer { SpinLock(lane).unlock() }
+    defer { lock(index).unlock() }
     lane.pointee.isUsed = true
     if let outOfLine {
       let hash = nvm_hash_bytes(seed, words.baseAddress, words.count * 16)
@@ -110,9 +113,9 @@ final class LaneLog: @unchecked Sendable {
     let first = Int(nvm_thread_slot()) % laneCount
     for i in 0..<laneCount {
       let index = (first + i) % laneCount
-      if SpinLock(lanes + index).tryLock() { return index }
+      if lock(index).tryLock() { return index }
     }
-    SpinLock(lanes + first).lock()
+    lock(first).lock()
     return first
   }
 
@@ -262,9 +265,9 @@ final class LaneLog: @unchecked Sendable {
   /// record counts again.
   func seal() throws(NVMError) {
     for index in 0..<laneCount where lanes[index].isUsed {
-      SpinLock(lanes + index).lock()
+      lock(index).lock()
       append(index, .marker, 0, UnsafeBufferPointer(start: nil, count: 0))
-      SpinLock(lanes + index).unlock()
+      lock(index).unlock()
     }
     try region.fence()
   }

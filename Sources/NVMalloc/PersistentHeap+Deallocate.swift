@@ -84,8 +84,8 @@ extension PersistentHeap {
   @inline(never)
   func scanNow(_ slab: UnsafeMutablePointer<Slab>) {
     let c = classes + slab.pointee.classIndex
-    SpinLock(c).lock()
-    defer { SpinLock(c).unlock() }
+    lock(of: c).lock()
+    defer { lock(of: c).unlock() }
     if slab.pointee.isInUse, slab.pointee.classIndex == c.pointee.index, !slab.isScanned { scan(c, slab) }
   }
 

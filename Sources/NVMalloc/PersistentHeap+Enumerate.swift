@@ -160,7 +160,7 @@ extension PersistentHeap {
     var next = 0
     var batch: [BlockInfo] = []
     while true {
-      SpinLock(c).lock()
+      lock(of: c).lock()
       // Given back, and perhaps used for another slab, meanwhile: then nothing in it lived throughout.
       let isSame =
         slab.pointee.isInUse && slab.pointee.classIndex == c.pointee.index
@@ -177,7 +177,7 @@ extension PersistentHeap {
         }
         next += 1
       }
-      SpinLock(c).unlock()
+      lock(of: c).unlock()
       if batch.isEmpty, limit == 0 || next >= slab.pointee.mark { return }
       for info in batch where (tag ?? info.tag) == info.tag && (owner ?? info.owner) == info.owner {
         try body(info)

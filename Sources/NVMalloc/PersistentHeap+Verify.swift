@@ -73,10 +73,10 @@ extension PersistentHeap {
     for index in 0..<log.laneCount {
       report.lanes += 1
       // Under the lane's lock no record is on its way.
-      SpinLock(log.lanes + index).lock()
+      log.lock(index).lock()
       let found = log.read(index)
       let expected = log.lanes[index].sequence
-      SpinLock(log.lanes + index).unlock()
+      log.lock(index).unlock()
       guard found.pending != nil || found.isBroken || found.sequence != expected else { continue }
       report.problems.append(
         HeapProblem(
@@ -108,8 +108,8 @@ extension PersistentHeap {
     let c = classes + slab.pointee.classIndex
     var next = 0
     while true {
-      SpinLock(c).lock()
-      defer { SpinLock(c).unlock() }
+      lock(of: c).lock()
+      defer { lock(of: c).unlock() }
       guard slab.pointee.isInUse, slab.pointee.classIndex == c.pointee.index, slab.pointee.firstUnit == unit
       else { return }
       if !slab.isScanned { scan(c, slab) }

@@ -1,7 +1,6 @@
 import CNVM
 import Glibc
 public import NVMRegion
-import Synchronization
 
 /// A crash-consistent, self-checking malloc in a ``PersistentRegion``.
 ///
@@ -27,13 +26,15 @@ public final class PersistentHeap: @unchecked Sendable {
   let unitShift: Int
   let map: UnitMap
   let classes: UnsafeMutablePointer<SizeClass>
+  /// The spin words of the classes, a line each: apart from what they guard.
+  let classLocks: UnsafeMutableRawPointer
   let classCount: Int
   /// The largest block of a slab, header included.
   let largestBlock: Int
   let gate = TableGate()
   let log: LaneLog
-  let extents: Mutex<ExtentSpace>
-  let roots: Mutex<RootTable>
+  let extents: Locked<ExtentSpace>
+  let roots: Locked<RootTable>
   /// A freed block rests this many ticks.
   let restTicks: UInt32
   let control: UnsafeMutableRawPointer
@@ -70,9 +71,11 @@ public final class PersistentHeap: @unchecked Sendable {
     largestBlock = min(8 << header.unitShift, 128 << 10)
     classCount = SizeClasses.count(upTo: largestBlock)
     classes = .allocate(capacity: classCount)
+    classLocks = .allocate(byteCount: classCount * 64, alignment: 64)
+    classLocks.initializeMemory(as: UInt8.self, repeating: 0, count: classCount * 64)
     for i in 0..<classCount { (classes + i).initialize(to: SizeClass(index: i)) }
-    extents = Mutex(ExtentSpace(runs: FreeRuns(map), header: header, newestCopy: newestCopy))
-    self.roots = Mutex(roots)
+    extents = Locked(ExtentSpace(runs: FreeRuns(map), header: header, newestCopy: newestCopy))
+    self.roots = Locked(roots)
     restTicks = Self.ticks(options.quarantine)
     control = .allocate(byteCount: Control.size, alignment: 64)
     control.initializeMemory(as: UInt8.self, repeating: 0, count: Control.size)
@@ -91,6 +94,7 @@ public final class PersistentHeap: @unchecked Sendable {
       classes[i].ring.deallocate()
     }
     classes.deallocate()
+    classLocks.deallocate()
     extents.withLock {
       var slab = $0.spareSlabs
       while let s = slab {
@@ -127,6 +131,10 @@ public final class PersistentHeap: @unchecked Sendable {
 
   /// What lies before belongs to the region and to the heap's header.
   var heapStart: Offset { region.payloadStart + HeapHeaderLayout.areaSize }
+
+  @inline(__always)
+  func classLock(_ index: Int) -> SpinLock { SpinLock(classLocks + index &* 64) }
+  func lock(of c: UnsafeMutablePointer<SizeClass>) -> SpinLock { classLock(c - classes) }
 
   // MARK: State
 
