@@ -48,7 +48,7 @@ final class CrashTests: XCTestCase {
         if again.recovery.replayedRecords != 0 { failures.append("\(operation): recovery is not final") }
         if opened.recovery.replayedRecords > 0 {
           replayed += 1
-          if replayed % 20 == 0 { try crashRecovery(of: image) }
+          if replayed % 40 == 0 { try crashRecovery(of: image) }
         }
         // Life goes on.
         let p = try opened.allocate(byteCount: 100)
@@ -165,8 +165,8 @@ final class CrashTests: XCTestCase {
     var images = 0
     var replayed = 0
     var second = 0
-    for seed in 1...4 as ClosedRange<UInt64> {
-      let run = try run(seed: seed, operations: 25, size: 64 << 10, maximumSize: 256 << 10)
+    for seed in 1...3 as ClosedRange<UInt64> {
+      let run = try run(seed: seed, operations: 20, size: 64 << 10, maximumSize: 256 << 10)
       XCTAssertEqual(run.failures.prefix(3), [], "seed \(seed)")
       images += run.images
       replayed += run.replayed
