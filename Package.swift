@@ -23,22 +23,41 @@ let package = Package(
     .target(name: "NVMRegion", dependencies: ["CNVM", "CLibpmem"], swiftSettings: settings),
     .target(name: "NVMalloc", dependencies: ["NVMRegion", "CNVM"], swiftSettings: settings),
     .target(name: "NVMBTree", dependencies: ["NVMalloc", "NVMRegion", "CNVM"], swiftSettings: settings),
-    .target(name: "NVM", dependencies: ["NVMBTree", "NVMalloc", "NVMRegion"], swiftSettings: settings),
+    .target(name: "NVM", dependencies: ["NVMBTree", "NVMalloc", "NVMRegion", "CNVM"], swiftSettings: settings),
     .target(
       name: "NVMFoundation", dependencies: ["NVM", "NVMBTree", "NVMRegion"],
       swiftSettings: settings),
-    .target(name: "NVMTesting", dependencies: ["NVM"], swiftSettings: settings),
+    .target(name: "NVMTesting", dependencies: ["NVMRegion", "CNVM"], swiftSettings: settings),
+
+    // The crash explorer pointed at everything of ours, for the tests and for `swift run nvm-explore`.
+    .target(
+      name: "CrashScenarios", dependencies: ["NVMTesting", "NVMBTree", "NVMalloc", "NVMRegion"],
+      swiftSettings: settings),
+    .executableTarget(
+      name: "nvm-explore", dependencies: ["CrashScenarios", "NVMTesting"], swiftSettings: settings),
 
     .testTarget(name: "NVMBTreeTests", dependencies: ["NVMBTree"], swiftSettings: settings),
     .testTarget(
       name: "NVMFoundationTests", dependencies: ["NVMFoundation", "NVMBTree", "NVMRegion"],
       swiftSettings: settings),
     .testTarget(name: "NVMallocTests", dependencies: ["NVMalloc"], swiftSettings: settings),
+    // A child process for the kill tests: works on a store until it is killed.
+    .target(
+      name: "StoreTestModel", dependencies: ["NVM"], path: "Tests/Helpers/StoreTestModel", swiftSettings: settings),
+    .executableTarget(
+      name: "StoreTestWorker", dependencies: ["NVM", "StoreTestModel"], path: "Tests/Helpers/StoreTestWorker",
+      swiftSettings: settings),
+    .testTarget(
+      name: "NVMTests", dependencies: ["NVM", "StoreTestModel", "StoreTestWorker"], swiftSettings: settings),
     // A child process for the tests of the region: locks, limits, fork, lost privileges.
     .executableTarget(
       name: "RegionTestHelper", dependencies: ["NVMRegion"], path: "Tests/Helpers/RegionTestHelper",
       swiftSettings: settings),
     .testTarget(
       name: "NVMRegionTests", dependencies: ["NVMRegion", "CNVM", "RegionTestHelper"], swiftSettings: settings),
+    .testTarget(
+      name: "NVMTestingTests", dependencies: ["CrashScenarios", "NVMTesting", "NVMRegion"],
+      swiftSettings: settings),
+    .testTarget(name: "CrashTests", dependencies: ["CrashScenarios", "NVMTesting"], swiftSettings: settings),
   ]
 )

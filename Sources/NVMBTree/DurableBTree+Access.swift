@@ -43,14 +43,20 @@ extension DurableBTree {
   ///
   /// While `body` runs, the bytes stay as they are, whatever writers do; what they replace is not reused before it
   /// returns. So keep it short: ``TreeStatistics/waitingForReaders`` tells what piles up meanwhile.
+  /// - Throws: ``NVMError`` as ``value(forKey:)``, and what `body` throws.
   @inlinable
-  public func withBytes<R>(forKey key: Key, _ body: (RawSpan?) throws(NVMError) -> R) throws(NVMError) -> R {
+  public func withBytes<R>(forKey key: Key, _ body: (RawSpan?) throws -> R) throws -> R {
+    // What the caller's closure throws passes through calls that throw only NVMError.
+    var result: Result<R, any Error>?
     try withSearchKey(key) { (key) throws(NVMError) in
       try engine.withValueBytes(key) { (bytes) throws(NVMError) in
-        guard let bytes else { return try body(nil) }
-        return try body(bytes.bytes)
+        result = Result {
+          if let bytes { return try body(bytes.bytes) }
+          return try body(nil)
+        }
       }
     }
+    return try result!.get()
   }
 
   // MARK: Writing
@@ -107,10 +113,9 @@ extension DurableBTree {
   /// both sides. Durable on return. `transform` may run several times when other writers interfere, and must not
   /// call into this tree for the same key.
   /// - Returns: the value that is there now.
+  /// - Throws: ``NVMError`` as ``updateValue(_:forKey:)``, and what `transform` throws; nothing is changed then.
   @discardableResult @inlinable
-  public func updateValue(
-    forKey key: Key, _ transform: (Value?) throws(NVMError) -> Value?
-  ) throws(NVMError) -> Value? {
+  public func updateValue(forKey key: Key, _ transform: (Value?) throws -> Value?) throws -> Value? {
     // Pinned, a record offset cannot come to mean another record between look and change.
     engine.pin()
     defer { engine.unpin() }
@@ -141,7 +146,7 @@ extension DurableBTree {
   @discardableResult @inlinable
   public func compareExchange(
     forKey key: Key, expected: Value?, desired: Value?
-  ) throws(NVMError) -> Bool where Value: Equatable {
+  ) throws -> Bool where Value: Equatable {
     var matched = false
     _ = try updateValue(forKey: key) { old in
       matched = old == expected

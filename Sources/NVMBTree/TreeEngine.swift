@@ -1,7 +1,6 @@
 import CNVM
 import NVMRegion
 import NVMalloc
-import Synchronization
 
 // The engine under `DurableBTree`: one implementation over 16-byte slots, whatever the types.
 //
@@ -9,6 +8,7 @@ import Synchronization
 // blocks; one header block. Which leaves are in use follows from the chain alone; inner nodes live in DRAM.
 //
 // Locks (all in DRAM), in the order in which they are taken:
+//   0  the gate (TreeGate), where the tree belongs to a store
 //   1  leaf lock words, left before right
 //   2  the structure lock: all changes of inner nodes
 //   3  the node pool, the retired list, the heap's own
@@ -35,9 +35,11 @@ import Synchronization
 
   /// Words apart from the object: 0 root (node | height << 32), 64 count, 128 seal.
   let control: UnsafeMutableRawPointer
-  let structure = Mutex<Void>(())
-  let nodes: Mutex<NodePool>
-  let retired = Mutex(Retired())
+  /// Shuts others out while a transaction goes in.
+  let gate = TreeGate()
+  let structure = Lock<Void>(())
+  let nodes: Lock<NodePool>
+  let retired = Lock(Retired())
 
   /// Set once by recovery, before the tree is shared.
   var recovery = TreeRecovery()
@@ -59,13 +61,14 @@ import Synchronization
     seed = nvm_mix2(UInt64(header.tree), heap.region.uuid.high, heap.region.uuid.low)
     control = .allocate(byteCount: 256, alignment: 64)
     control.initializeMemory(as: UInt8.self, repeating: 0, count: 256)
-    nodes = Mutex(NodePool())
+    nodes = Lock(NodePool())
     nvm_store_release(control, UInt64(header.firstLeaf))
   }
 
   deinit {
     releaseMemory()
     control.deallocate()
+    gate.deallocate()
   }
 
   // MARK: Words

@@ -33,8 +33,8 @@ public final class PersistentHeap: @unchecked Sendable {
   let largestBlock: Int
   let gate = TableGate()
   let log: LaneLog
-  let extents: Locked<ExtentSpace>
-  let roots: Locked<RootTable>
+  let extents: Lock<ExtentSpace>
+  let roots: Lock<RootTable>
   /// A freed block rests this many ticks.
   let restTicks: UInt32
   let control: UnsafeMutableRawPointer
@@ -74,8 +74,8 @@ public final class PersistentHeap: @unchecked Sendable {
     classLocks = .allocate(byteCount: classCount * 64, alignment: 64)
     classLocks.initializeMemory(as: UInt8.self, repeating: 0, count: classCount * 64)
     for i in 0..<classCount { (classes + i).initialize(to: SizeClass(index: i)) }
-    extents = Locked(ExtentSpace(runs: FreeRuns(map), header: header, newestCopy: newestCopy))
-    self.roots = Locked(roots)
+    extents = Lock(ExtentSpace(runs: FreeRuns(map), header: header, newestCopy: newestCopy))
+    self.roots = Lock(roots)
     restTicks = Self.ticks(options.quarantine)
     control = .allocate(byteCount: Control.size, alignment: 64)
     control.initializeMemory(as: UInt8.self, repeating: 0, count: Control.size)

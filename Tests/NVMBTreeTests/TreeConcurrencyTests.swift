@@ -1,0 +1,137 @@
+import Dispatch
+import NVMRegion
+import NVMalloc
+import Synchronization
+import XCTest
+
+@testable import NVMBTree
+
+/// Readers, writers and scans at once. Run under the thread sanitizer as well.
+final class TreeConcurrencyTests: XCTestCase {
+  private var rounds: Int {
+    ProcessInfo.processInfo.environment["NVM_STRESS_ROUNDS"].flatMap(Int.init) ?? 1
+  }
+
+  private func onThreads(_ count: Int, _ body: @escaping @Sendable (Int) throws -> Void) {
+    let failures = Mutex<[String]>([])
+    DispatchQueue.concurrentPerform(iterations: count) { i in
+      do { try body(i) } catch { failures.withLock { $0.append("\(error)") } }
+    }
+    XCTAssertEqual(failures.withLock { $0 }, [])
+  }
+
+  /// Each writer owns the keys of its residue class and checks them; keys of one class never change and must be
+  /// seen by every scan, once and in order.
+  func testWritersReadersAndScans() throws {
+    for round in 0..<rounds {
+      for (name, options) in nodeSizes {
+        let heap = try makeHeap(megabytes: 32)
+        let tree = try DurableBTree<Int, Int>.create(in: heap, number: 3, options: options)
+        let span = 3000
+        for key in stride(from: 0, to: span, by: 4) { try tree.setValue(-key, forKey: key) }
+        let stable = Array(stride(from: 0, to: span, by: 4))
+        onThreads(5) { thread in
+          var random = SeededGenerator(seed: UInt64(round * 16 + thread))
+          switch thread {
+          case 0, 1, 2:
+            var mine: [Int: Int] = [:]
+            for step in 0..<6000 {
+              let key = Int.random(in: 0..<span / 4, using: &random) * 4 + thread + 1
+              switch Int.random(in: 0..<10, using: &random) {
+              case 0..<5:
+                mine[key] = step
+                try tree.setValue(step, forKey: key)
+              case 5..<9:
+                let removed = try tree.removeValue(forKey: key)
+                guard removed == mine.removeValue(forKey: key) else { throw Mismatch(name) }
+              default:
+                guard try tree[key] == mine[key] else { throw Mismatch(name) }
+              }
+            }
+            for (key, value) in mine where try tree[key] != value { throw Mismatch(name) }
+          case 3:
+            for i in 0..<60 {
+              let range = try tree[...]
+              let seen = (i % 2 == 0 ? Array(range) : Array(range.reversed()).reversed()).map { $0.key }
+              guard seen.filter({ $0 % 4 == 0 }) == stable else {
+                throw Mismatch("\(name): a stable key was lost")
+              }
+              guard zip(seen, seen.dropFirst()).allSatisfy({ $0 < $1 }) else {
+                throw Mismatch("\(name): order")
+              }
+            }
+          default:
+            for _ in 0..<20000 {
+              let key = Int.random(in: 0..<span / 4, using: &random) * 4
+              guard try tree[key] == -key else { throw Mismatch(name) }
+            }
+          }
+        }
+        assertClean(try tree.verify(), name)
+        let again = try DurableBTree<Int, Int>.open(in: heap, at: tree.handle, options: options)
+        XCTAssertEqual(again.count, tree.count)
+        assertClean(try again.verify(), name)
+      }
+    }
+  }
+
+  /// Records are replaced while they are read: a reader sees one value whole, never a mixture or a reused block.
+  func testRecordsUnderReplacement() throws {
+    let heap = try makeHeap(megabytes: 32)
+    let tree = try DurableBTree<String, String>.create(in: heap, number: 3, options: nodeSizes[0].1)
+    let keys = (0..<40).map { "a key that is long enough for a record \($0)" }
+    @Sendable func value(_ i: Int) -> String { String(repeating: "\(i % 10)", count: 20 + i % 90) }
+    for (i, key) in keys.enumerated() { try tree.setValue(value(i), forKey: key) }
+    onThreads(4) { thread in
+      var random = SeededGenerator(seed: UInt64(thread))
+      for step in 0..<5000 {
+        let key = keys.randomElement(using: &random)!
+        if thread < 2 {
+          if step % 7 == 0 {
+            try tree.removeValue(forKey: key)
+          } else {
+            try tree.setValue(value(step), forKey: key)
+          }
+        } else if let found = try tree[key] {
+          guard Set(found).count == 1, found.utf8.count >= 20 else { throw Mismatch(found) }
+        }
+      }
+    }
+    tree.close()
+    let report = try tree.verify()
+    assertClean(report)
+    XCTAssertEqual(report.unreachableRecords, 0)
+  }
+
+  func testCountersAddUpUnderAtomicUpdates() throws {
+    let heap = try makeHeap(megabytes: 8)
+    let tree = try DurableBTree<UInt8, Int>.create(in: heap, number: 3)
+    onThreads(4) { thread in
+      for step in 0..<2000 { try tree.updateValue(forKey: UInt8(step % 5)) { ($0 ?? 0) + 1 } }
+    }
+    XCTAssertEqual(try tree[...].reduce(0) { $0 + $1.value }, 8000)
+  }
+
+  /// A span handed out by `withBytes` stays as it is, whatever happens to the entry meanwhile.
+  func testSpansOutliveTheirEntries() throws {
+    let heap = try makeHeap(megabytes: 8)
+    let tree = try DurableBTree<Int, String>.create(in: heap, number: 3)
+    let text = String(repeating: "x", count: 1000)
+    try tree.setValue(text, forKey: 1)
+    try tree.withBytes(forKey: 1) { span in
+      try tree.removeValue(forKey: 1)
+      for i in 0..<200 { try tree.setValue(String(repeating: "y", count: 1000), forKey: i % 7 + 2) }
+      XCTAssertGreaterThan(tree.statistics.waitingForReaders, 0)
+      for i in 0..<span!.byteCount {
+        XCTAssertEqual(span!.unsafeLoad(fromByteOffset: i, as: UInt8.self), 120)
+      }
+    }
+    tree.close()
+    XCTAssertEqual(tree.statistics.waitingForReaders, 0)
+  }
+}
+
+private struct Mismatch: Error, CustomStringConvertible {
+  let description: String
+  init(_ what: String) { description = "mismatch: \(what)" }
+}
