@@ -2,6 +2,9 @@ import CNVM
 public import NVMRegion
 
 extension TreeEngine {
+  @usableFromInline
+  func checkUsable() throws(NVMError) { try region.checkUsable() }
+
   /// The word stored for `key`, or nil. O(log n), flushes nothing, takes no lock.
   ///
   /// A word that leads to a record is valid only while the caller's epoch is pinned, from before this call.

@@ -1,7 +1,6 @@
 import CNVM
 import NVMRegion
 import NVMalloc
-import Synchronization
 
 // The engine under `DurableBTree`: one implementation over 16-byte slots, whatever the types.
 //
@@ -38,9 +37,9 @@ import Synchronization
   let control: UnsafeMutableRawPointer
   /// Shuts others out while a transaction goes in.
   let gate = TreeGate()
-  let structure = Mutex<Void>(())
-  let nodes: Mutex<NodePool>
-  let retired = Mutex(Retired())
+  let structure = Lock<Void>(())
+  let nodes: Lock<NodePool>
+  let retired = Lock(Retired())
 
   /// Set once by recovery, before the tree is shared.
   var recovery = TreeRecovery()
@@ -62,7 +61,7 @@ import Synchronization
     seed = nvm_mix2(UInt64(header.tree), heap.region.uuid.high, heap.region.uuid.low)
     control = .allocate(byteCount: 256, alignment: 64)
     control.initializeMemory(as: UInt8.self, repeating: 0, count: 256)
-    nodes = Mutex(NodePool())
+    nodes = Lock(NodePool())
     nvm_store_release(control, UInt64(header.firstLeaf))
   }
 

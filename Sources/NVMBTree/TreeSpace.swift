@@ -2,7 +2,6 @@ import CNVM
 import Glibc
 import NVMRegion
 import NVMalloc
-import Synchronization
 
 /// DRAM shared by all trees of one heap: a lock word beside each possible leaf, and the pool of inner nodes. Both
 /// are reserved address space; memory is taken page by page where it is touched.
@@ -21,7 +20,7 @@ final class TreeSpace: @unchecked Sendable {
     var used: UInt32 = 1  // 0 means none
     var free: [UInt32] = []
   }
-  private let pool = Mutex(Pool())
+  private let pool = Lock(Pool())
 
   private init(_ region: PersistentRegion) throws(NVMError) {
     let leaves = (region.maximumSize >> Int(LeafLayout.shift)) + 1
@@ -66,7 +65,7 @@ final class TreeSpace: @unchecked Sendable {
     weak var heap: PersistentHeap?
     weak var space: TreeSpace?
   }
-  private static let registry = Mutex<[ObjectIdentifier: Entry]>([:])
+  private static let registry = Lock<[ObjectIdentifier: Entry]>([:])
 
   /// The lock word of a leaf: bit 0 is set while a writer holds it; the rest counts changes.
   @inline(__always) func lockWord(_ leaf: UInt32) -> UnsafeMutableRawPointer { locks + Int(leaf) &* 8 }

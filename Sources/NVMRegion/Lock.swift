@@ -39,3 +39,44 @@ package final class Lock<Value>: @unchecked Sendable {
     return try body(&value.pointee)
   }
 }
+
+/// A value behind a POSIX mutex, whose changes can be waited for.
+package final class Monitor<Value>: @unchecked Sendable {
+  private let mutex: UnsafeMutablePointer<pthread_mutex_t>
+  private let changed: UnsafeMutablePointer<pthread_cond_t>
+  private let value: UnsafeMutablePointer<Value>
+
+  package init(_ value: Value) {
+    mutex = .allocate(capacity: 1)
+    mutex.initialize(to: pthread_mutex_t())
+    changed = .allocate(capacity: 1)
+    changed.initialize(to: pthread_cond_t())
+    let result = pthread_mutex_init(mutex, nil) | pthread_cond_init(changed, nil)
+    precondition(result == 0)
+    self.value = .allocate(capacity: 1)
+    self.value.initialize(to: value)
+  }
+
+  deinit {
+    pthread_cond_destroy(changed)
+    pthread_mutex_destroy(mutex)
+    changed.deallocate()
+    mutex.deallocate()
+    value.deinitialize(count: 1)
+    value.deallocate()
+  }
+
+  /// Changes the value and wakes those who wait. Then waits until `condition`, asked with the lock held, holds,
+  /// and returns the value as it is then.
+  @discardableResult
+  package func change(
+    _ body: (inout Value) -> Void, thenWaitUntil condition: (Value) -> Bool = { _ in true }
+  ) -> Value {
+    pthread_mutex_lock(mutex)
+    defer { pthread_mutex_unlock(mutex) }
+    body(&value.pointee)
+    pthread_cond_broadcast(changed)
+    while !condition(value.pointee) { pthread_cond_wait(changed, mutex) }
+    return value.pointee
+  }
+}

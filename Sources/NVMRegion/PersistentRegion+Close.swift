@@ -4,8 +4,9 @@ import Glibc
 extension PersistentRegion {
   /// Closes the region: marks the file as properly closed, releases the lock and the mapping. Idempotent.
   ///
-  /// Stores that were never flushed may be lost. Later calls throw `.closed`; the caller sees to it that no
-  /// other thread is in the middle of one (it would work on anonymous memory and reach nothing).
+  /// Stores that were never flushed may be lost. Later calls throw `.closed`; so does the `fence` of a thread
+  /// that was in the middle of an operation, whose stores then reached nothing. Thread-safe; waits for a growth
+  /// under way.
   /// - Throws: `.ioFailure` when the clean mark cannot be written: the file is then as after a crash.
   public func close() throws(NVMError) {
     let forked = UInt64(nvm_fork_generation()) != nvm_load_relaxed(control.forkGeneration)
@@ -30,7 +31,7 @@ extension PersistentRegion {
     guard !state.isClosed else { return nil }
     state.isClosed = true
     var failure: NVMError?
-    if markClean {
+    if markClean, state.failure == nil {
       do throws(NVMError) {
         // What this thread flushed comes before the mark that vouches for it.
         try fenceUnderStateLock()

@@ -36,7 +36,7 @@ extension PersistentHeap {
         HeapProblem(.root, roots.line(i).rawValue, byteCount: 64, "A line of the root table is damaged."))
     }
     let most = min(max(region.maximumSize >> header.unitShift, header.unitCount), ExtentEntry.maximumLength)
-    let map = try UnitMap.make(capacity: most + 1, path: region.path)
+    let map = try UnitMap.make(capacity: most, path: region.path)
     let walk = ExtentWalk(region, check, header)
     var heads: [ExtentWalk.Head] = []
     recovery.problems += walk.run(heads: &heads, progress: progress)

@@ -8,6 +8,8 @@ extension PersistentHeap {
   /// blocks are then aligned too); `nil` where the block is to be an extent of its own.
   @inline(__always)
   func classIndex(_ byteCount: Int, prefix: Int) -> Int? {
+    // A slab starts on a unit, so larger alignments are for extents.
+    if byteCount > largestBlock || prefix >= 1 &<< unitShift { return nil }
     let need = max(byteCount, 1) &+ prefix
     // Aligned to the unit, a block is an extent of its own (see `extentUnit`).
     if need > largestBlock || prefix >= 1 << unitShift { return nil }

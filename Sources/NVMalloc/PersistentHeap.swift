@@ -1,7 +1,6 @@
 import CNVM
 import Glibc
 public import NVMRegion
-import Synchronization
 
 /// A crash-consistent, self-checking malloc in a ``PersistentRegion``.
 ///
@@ -32,8 +31,8 @@ public final class PersistentHeap: @unchecked Sendable {
   let largestBlock: Int
   let gate = TableGate()
   let log: LaneLog
-  let extents: Mutex<ExtentSpace>
-  let roots: Mutex<RootTable>
+  let extents: Lock<ExtentSpace>
+  let roots: Lock<RootTable>
   /// A freed block rests this many ticks.
   let restTicks: UInt32
   let control: UnsafeMutableRawPointer
@@ -71,8 +70,8 @@ public final class PersistentHeap: @unchecked Sendable {
     classCount = SizeClasses.count(upTo: largestBlock)
     classes = .allocate(capacity: classCount)
     for i in 0..<classCount { (classes + i).initialize(to: SizeClass(index: i)) }
-    extents = Mutex(ExtentSpace(runs: FreeRuns(map), header: header, newestCopy: newestCopy))
-    self.roots = Mutex(roots)
+    extents = Lock(ExtentSpace(runs: FreeRuns(map), header: header, newestCopy: newestCopy))
+    self.roots = Lock(roots)
     restTicks = Self.ticks(options.quarantine)
     control = .allocate(byteCount: Control.size, alignment: 64)
     control.initializeMemory(as: UInt8.self, repeating: 0, count: Control.size)

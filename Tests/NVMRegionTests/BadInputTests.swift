@@ -156,6 +156,27 @@ final class BadInputTests: RegionTestCase {
     try PersistentRegion.create(at: at + "/r.nvm", size: 1 << 18, options: options).close()
   }
 
+  /// ext4 leaves a file extended when it cannot allocate: it is cut back.
+  func testFullDiskOnAFileSystemThatExtendsFirst() throws {
+    let at = try mountExt4()
+    let kept = names(in: at)
+    let path = at + "/r.nvm"
+    assertThrows(.diskFull, path: path) { try PersistentRegion.create(at: path, size: 64 << 20) }
+    XCTAssertEqual(names(in: at), kept)
+    let region = try PersistentRegion.create(
+      at: path, size: 1 << 16, options: RegionOptions(media: .inPlaceFile))
+    for size in [64 << 20, 8 << 20] {
+      assertThrows(.diskFull, path: path) { try region.grow(toAtLeast: size) }
+      XCTAssertEqual(fileSize(path), 1 << 16)
+    }
+    try region.grow(toAtLeast: 1 << 20)
+    try region.storeDurable(3, at: region.end - 8)
+    try region.close()
+    let again = try PersistentRegion.open(at: path)
+    XCTAssertEqual(again.load(again.end - 8), 3)
+    try again.close()
+  }
+
   func testFullDiskAtGrowth() throws {
     let at = try mountTmpfs("size=256k")
     for medium in [RegionOptions(media: .emulated), RegionOptions(media: .inPlaceFile)] {

@@ -69,6 +69,30 @@ final class GrowthTests: RegionTestCase {
     }
   }
 
+  /// A growth that waits while the region is closed finds it closed.
+  func testGrowthThatWaitedForCloseIsRefused() throws {
+    let medium = SlowMedium()
+    let region = try PersistentRegion.inMemory(
+      image: nil, size: 1 << 16, maximumSize: 1 << 20, medium: medium)
+    medium.isSlow = true
+    onThreads(3) { thread in
+      if thread == 0 {
+        try? region.close()
+        return
+      }
+      // Close is in its first fence now, which lasts long enough for these to pass the first check.
+      medium.entered.wait()
+      medium.entered.signal()
+      do throws(NVMError) {
+        try region.grow(toAtLeast: 1 << 17)
+        XCTFail("grown after close")
+      } catch {
+        XCTAssertEqual(error.code, .closed)
+      }
+    }
+    XCTAssertEqual(region.size, 1 << 16)
+  }
+
   func testGrowAndCloseRace() throws {
     for round in 0..<20 {
       let region = try PersistentRegion.create(
@@ -95,5 +119,28 @@ final class GrowthTests: RegionTestCase {
       XCTAssertEqual(fileSize(region.path), size)
       try again.close()
     }
+  }
+}
+
+/// Memory whose fence takes its time.
+private final class SlowMedium: RegionMedium, @unchecked Sendable {
+  var isSlow = false
+  let entered = DispatchSemaphore(value: 0)
+
+  func store(_ word: UInt64, at p: UnsafeMutableRawPointer) { p.storeBytes(of: word, as: UInt64.self) }
+  func storeNontemporal(_ word: UInt64, at p: UnsafeMutableRawPointer) { store(word, at: p) }
+  func write(_ source: UnsafeRawBufferPointer, at p: UnsafeMutableRawPointer) {
+    p.copyMemory(from: source.baseAddress!, byteCount: source.count)
+  }
+  func writeNontemporal(_ source: UnsafeRawBufferPointer, at p: UnsafeMutableRawPointer) {
+    write(source, at: p)
+  }
+  func fill(_ byte: UInt8, count: Int, at p: UnsafeMutableRawPointer) { memset(p, Int32(byte), count) }
+  func flush(_ p: UnsafeMutableRawPointer, count: Int) {}
+  func order() throws(NVMError) {}
+  func fence() throws(NVMError) {
+    guard isSlow else { return }
+    entered.signal()
+    usleep(50_000)
   }
 }

@@ -145,6 +145,33 @@ final class InPlaceFileTests: RegionTestCase {
     }
   }
 
+  /// A fence that had begun before another one failed, and so was not stopped by the region, is stopped by
+  /// the medium: the kernel would report success for pages that are lost.
+  func testFailureIsFinalInTheMediumToo() throws {
+    for growing in [false, true] {
+      let medium = InPlaceFileMedium()
+      let region = try PersistentRegion.inMemory(
+        image: nil, size: 1 << 16, maximumSize: 1 << 16, medium: medium)
+      let p = region.pointer(to: region.payloadStart)
+      medium.flush(p, count: 8)
+      let hit = SystemCall.withFault(.init(call: growing ? .sync : .msync, skip: 0, errno: EIO)) {
+        if growing {
+          XCTAssertEqual(medium.sync(-1), -EIO)
+        } else {
+          assertThrows(.ioFailure, path: "(memory)") { try medium.fence() }
+        }
+      }
+      XCTAssertTrue(hit)
+      medium.flush(p, count: 8)
+      let retried = SystemCall.withFault(.init(call: nil, skip: 0, errno: EINVAL)) {
+        assertThrows(.ioFailure, path: "(memory)") { try medium.fence() }
+        assertThrows(.ioFailure, path: "(memory)") { try medium.order() }
+        XCTAssertEqual(medium.sync(-1), -EIO)
+      }
+      XCTAssertFalse(retried)
+    }
+  }
+
   /// More threads than slots: those beyond share slot 0, and a fence of one still settles its own pages.
   func testThreadsThatShareASlot() throws {
     let region = try PersistentRegion.create(at: memoryPath(), size: 16 << 20, options: options)

@@ -1,6 +1,7 @@
 import CNVM
 import Foundation
 import NVMRegion
+import Synchronization
 import XCTest
 
 /// What each primitive stores, and what it counts.
@@ -202,6 +203,25 @@ final class PrimitiveTests: RegionTestCase {
       }
       try again.close()
     }
+  }
+
+  /// More threads than slots: the counts of those that share one are not lost either.
+  func testCountsOfThreadsThatShareASlot() throws {
+    let region = try PersistentRegion.inMemory(image: nil, size: 1 << 20, maximumSize: 1 << 20, medium: nil)
+    let count = Int(NVM_THREAD_SLOTS) + 60
+    let before = region.counters
+    let barrier = Barrier(count)
+    let sharing = Atomic(0)
+    onThreads(count) { thread in
+      let isShared = nvm_thread_slot() == 0
+      if isShared { sharing.add(1, ordering: .relaxed) }
+      barrier.wait()
+      for _ in 0..<(isShared ? 20_000 : 10) { region.store(1, at: region.payloadStart + thread * 64) }
+      barrier.wait()
+    }
+    let shared = sharing.load(ordering: .relaxed)
+    XCTAssertGreaterThanOrEqual(shared, 60)
+    XCTAssertEqual((region.counters - before).bytes, UInt64(8 * (20_000 * shared + 10 * (count - shared))))
   }
 
   /// A word that several threads store is always one of theirs, never a mixture; growth does not disturb it.

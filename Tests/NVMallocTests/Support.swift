@@ -67,3 +67,29 @@ struct SplitMix: RandomNumberGenerator {
     return z ^ (z >> 31)
   }
 }
+
+/// A few threads to wait for.
+final class Threads {
+  private var threads: [pthread_t] = []
+
+  func run(_ body: @escaping @Sendable () -> Void) {
+    final class Job {
+      let body: @Sendable () -> Void
+      init(_ body: @escaping @Sendable () -> Void) { self.body = body }
+    }
+    var thread = pthread_t()
+    let job = Unmanaged.passRetained(Job(body))
+    let result = pthread_create(
+      &thread, nil,
+      { argument in
+        Unmanaged<Job>.fromOpaque(argument!).takeRetainedValue().body()
+        return nil
+      }, job.toOpaque())
+    precondition(result == 0)
+    threads.append(thread)
+  }
+  func wait() {
+    for thread in threads { pthread_join(thread, nil) }
+    threads = []
+  }
+}

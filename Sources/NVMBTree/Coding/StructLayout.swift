@@ -1,5 +1,5 @@
 internal import CNVM
-internal import Synchronization
+internal import NVMRegion
 @_spi(Reflection) internal import Swift
 
 // Where the holes of a structure are. A copy of a structure leaves its holes with whatever the memory
@@ -126,7 +126,7 @@ private enum StructLayoutCache {
     table.initialize(repeating: 0, count: 2 * (slots + probes))
     return table
   }()
-  private static let all = Mutex<[UInt64: UInt]>([:])
+  private static let all = Lock<[UInt64: UInt]>([:])
 
   @inline(__always)
   static func layout<T: BitwiseCopyable>(of type: T.Type) -> UnsafePointer<StructLayout> {

@@ -7,10 +7,10 @@ import Glibc
 /// Fault model: 512-byte sectors, each at any version since the last completed sync; so what relies on
 /// the order of stores within one 64-byte line holds here too.
 ///
-/// Syncs come one after another. The kernel tells of a page that it could not write once for each open file,
-/// so of two syncs at the same time one may return success for pages that the other was told are lost. Each
-/// looks, with the lock held, whether an earlier one failed.
-final class InPlaceFileMedium: RegionMedium, @unchecked Sendable {
+/// The kernel tells of a page that it could not write once for each open file, so of two syncs at the same time
+/// one may return success for pages of which the other is told that they are lost. So each sync has a ticket,
+/// and before it reports success it waits for those that had begun before it ended, and looks whether one failed.
+package final class InPlaceFileMedium: RegionMedium, @unchecked Sendable {
   private static let pageSize = 4096
   private struct Attachment {
     var base: UnsafeMutableRawPointer
@@ -20,32 +20,43 @@ final class InPlaceFileMedium: RegionMedium, @unchecked Sendable {
   private var attachment: Attachment?
   /// Ranges of pages noted by each thread slot and not yet synced. A lock each, since slot 0 can be shared.
   private let noted: [Noted]
-  /// The first failed sync. Held during every sync; taken before the lock of a slot.
-  private let failure = Lock<NVMError?>(nil)
+  private let syncs = Monitor(Syncs())
+
+  private struct Syncs {
+    var nextTicket = 0
+    /// The tickets of those under way. Few, so an array.
+    var underWay: [Int] = []
+    /// The first failure: from then on nothing is synced.
+    var failure: NVMError?
+  }
 
   private final class Noted: Sendable {
     let ranges = Lock<[Range<Int>]>([])
   }
 
-  init() { noted = (0..<Int(NVM_THREAD_SLOTS)).map { _ in Noted() } }
+  package init() { noted = (0..<Int(NVM_THREAD_SLOTS)).map { _ in Noted() } }
 
-  func attach(base: UnsafeMutableRawPointer, path: String) { attachment = Attachment(base: base, path: path) }
+  package func attach(base: UnsafeMutableRawPointer, path: String) {
+    attachment = Attachment(base: base, path: path)
+  }
 
-  func store(_ word: UInt64, at p: UnsafeMutableRawPointer) { nvm_store_release(p, word) }
-  func storeNontemporal(_ word: UInt64, at p: UnsafeMutableRawPointer) {
+  package func store(_ word: UInt64, at p: UnsafeMutableRawPointer) { nvm_store_release(p, word) }
+  package func storeNontemporal(_ word: UInt64, at p: UnsafeMutableRawPointer) {
     nvm_store_release(p, word)
     flush(p, count: 8)
   }
-  func write(_ source: UnsafeRawBufferPointer, at p: UnsafeMutableRawPointer) {
+  package func write(_ source: UnsafeRawBufferPointer, at p: UnsafeMutableRawPointer) {
     if let from = source.baseAddress { p.copyMemory(from: from, byteCount: source.count) }
   }
-  func writeNontemporal(_ source: UnsafeRawBufferPointer, at p: UnsafeMutableRawPointer) {
+  package func writeNontemporal(_ source: UnsafeRawBufferPointer, at p: UnsafeMutableRawPointer) {
     write(source, at: p)
     flush(p, count: source.count)
   }
-  func fill(_ byte: UInt8, count: Int, at p: UnsafeMutableRawPointer) { memset(p, Int32(byte), count) }
+  package func fill(_ byte: UInt8, count: Int, at p: UnsafeMutableRawPointer) {
+    memset(p, Int32(byte), count)
+  }
 
-  func flush(_ p: UnsafeMutableRawPointer, count: Int) {
+  package func flush(_ p: UnsafeMutableRawPointer, count: Int) {
     guard count > 0, let attachment else { return }
     let first = (p - attachment.base) / Self.pageSize
     let end = (p - attachment.base + count - 1) / Self.pageSize + 1
@@ -59,29 +70,49 @@ final class InPlaceFileMedium: RegionMedium, @unchecked Sendable {
     }
   }
 
-  func order() throws(NVMError) { try fence() }
+  package func order() throws(NVMError) { try fence() }
 
-  func fence() throws(NVMError) {
+  package func fence() throws(NVMError) {
     guard let attachment else { return }
     let slot = Int(nvm_thread_slot())
     // Nothing to do. (In the shared slot another thread may have this one's pages in hand: wait for it.)
     if slot != 0, noted[slot].ranges.withLock({ $0.isEmpty }) { return }
-    try failure.withLock { (failure) throws(NVMError) in
-      if let failure { throw failure }
+    let failure = oneOfSeveral {
       for range in takeRanges(slot) {
         let result = SystemCall.msync(
           attachment.base + range.lowerBound * Self.pageSize, range.count * Self.pageSize)
         guard result < 0 else { continue }
-        // Never retried: the kernel drops the dirty pages of a failed sync and a second call lies.
-        let error = NVMError(
+        return NVMError(
           code: .ioFailure,
           message: "Writing to the disk failed. Changes acknowledged before are safe; the last ones may or "
             + "may not be there. Close the file, see to the disk and open it again.",
           path: attachment.path, offset: UInt64(range.lowerBound * Self.pageSize), errno: -result)
-        failure = error
-        throw error
       }
+      return nil
     }
+    if let failure { throw failure }
+  }
+
+  /// Syncs with a ticket. Never after a failure: the kernel drops the dirty pages of a failed sync and a second
+  /// call lies.
+  private func oneOfSeveral(_ sync: () -> NVMError?) -> NVMError? {
+    var ticket = 0
+    let before = syncs.change {
+      ticket = $0.nextTicket
+      $0.nextTicket += 1
+      if $0.failure == nil { $0.underWay.append(ticket) }
+    }
+    if let failure = before.failure { return failure }
+    let failure = sync()
+    var begun = 0
+    let after = syncs.change {
+      $0.underWay.removeAll { $0 == ticket }
+      if $0.failure == nil { $0.failure = failure }
+      begun = $0.nextTicket
+    } thenWaitUntil: { now in
+      now.failure != nil || now.underWay.allSatisfy { $0 >= begun }
+    }
+    return after.failure
   }
 
   /// The slot's ranges, in ascending order, merged where they touch.
@@ -101,16 +132,14 @@ final class InPlaceFileMedium: RegionMedium, @unchecked Sendable {
     return merged
   }
 
-  func sync(_ fd: Int32) -> Int32 {
-    failure.withLock { failure in
-      if let failure { return -(failure.errno ?? EIO) }
+  package func sync(_ fd: Int32) -> Int32 {
+    let failure = oneOfSeveral {
       let result = SystemCall.sync(fd)
-      if result < 0, let attachment {
-        failure = NVMError(
-          code: .ioFailure, message: "Writing to the disk failed while the file grew.", path: attachment.path,
-          errno: -result)
-      }
-      return result
+      guard result < 0 else { return nil }
+      return NVMError(
+        code: .ioFailure, message: "Writing to the disk failed while the file grew.", path: attachment?.path,
+        errno: -result)
     }
+    return failure.map { -($0.errno ?? EIO) } ?? 0
   }
 }

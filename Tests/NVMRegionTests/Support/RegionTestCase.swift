@@ -26,6 +26,8 @@ class RegionTestCase: XCTestCase {
   }
 
   override func tearDown() {
+    // Foundation closes what it used to watch a child a little after the child's end.
+    for _ in 0..<500 where openDescriptors() != descriptors { usleep(10_000) }
     XCTAssertEqual(openDescriptors(), descriptors, "descriptors left open")
     for mount in mounts { _ = try? runProgram("/bin/umount", [mount]) }
     for path in [directory, memoryDirectory] { try? FileManager.default.removeItem(atPath: path) }
@@ -51,6 +53,25 @@ class RegionTestCase: XCTestCase {
     guard getuid() == 0 else { throw XCTSkip("mounting a small tmpfs needs root") }
     let result = try runProgram("/bin/mount", ["-t", "tmpfs", "-o", options, "tmpfs", at])
     guard result.status == 0 else { throw XCTSkip("this machine permits no tmpfs mount: \(result.output)") }
+    mounts.append(at)
+    return at
+  }
+
+  /// A mounted ext4 of 8 MiB in a file, or a skip with the reason.
+  func mountExt4() throws -> String {
+    guard getuid() == 0 else { throw XCTSkip("mounting a small ext4 needs root") }
+    let places = ["/sbin/mkfs.ext4", "/usr/sbin/mkfs.ext4"]
+    guard let make = places.first(where: { FileManager.default.isExecutableFile(atPath: $0) }) else {
+      throw XCTSkip("no mkfs.ext4 here")
+    }
+    let image = directory + "/ext4.image"
+    let at = directory + "/ext4"
+    try put([UInt8](repeating: 0, count: 8 << 20), at: image)
+    try FileManager.default.createDirectory(atPath: at, withIntermediateDirectories: true)
+    let made = try runProgram(make, ["-q", "-F", image])
+    guard made.status == 0 else { throw XCTSkip("mkfs.ext4: \(made.output)") }
+    let result = try runProgram("/bin/mount", ["-o", "loop", image, at])
+    guard result.status == 0 else { throw XCTSkip("this machine permits no loop mount: \(result.output)") }
     mounts.append(at)
     return at
   }

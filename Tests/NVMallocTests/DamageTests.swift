@@ -1,0 +1,214 @@
+import NVMRegion
+import NVMalloc
+import XCTest
+
+/// Rot and stray writes: found by use and by verify, never acted upon, never a crash.
+final class DamageTests: XCTestCase {
+  private func flip(_ heap: PersistentHeap, _ offset: Offset, bit: Int) {
+    let p = heap.region.pointer(to: offset + bit / 8).assumingMemoryBound(to: UInt8.self)
+    p.pointee ^= 1 << UInt8(bit & 7)
+  }
+
+  func testEveryBitOfALiveBlocksHeader() throws {
+    let heap = try makeHeap()
+    let p = try heap.allocate(byteCount: 100, tag: BlockTag(rawValue: 3))
+    let q = try heap.allocate(byteCount: 100)
+    for bit in 0..<128 {
+      flip(heap, p - 16, bit: bit)
+      assertThrows(.corrupt, try heap.deallocate(p), "bit \(bit)")
+      assertThrows(.corrupt, try heap.info(of: p), "bit \(bit)")
+      assertThrows(.corrupt, try heap.reallocate(p, byteCount: 5000), "bit \(bit)")
+      let report = try heap.verify()
+      XCTAssertEqual(report.problems.map(\.kind), [.blockHeader], "bit \(bit)")
+      XCTAssertEqual(report.problems.first?.offset, p - 16)
+      // The others are enumerated, then the damage is told.
+      var seen: [Offset] = []
+      assertThrows(.corrupt, try heap.forEachBlock { seen.append($0.payload) }, "bit \(bit)")
+      XCTAssertEqual(seen, [q])
+      let again = try reopened(heap)
+      XCTAssertEqual(try again.verify().problems.map(\.kind), [.blockHeader], "bit \(bit)")
+      XCTAssertEqual(again.statistics.sizeClasses.map(\.damaged), [1])
+      assertThrows(.corrupt, try again.deallocate(p), "bit \(bit)")
+      flip(heap, p - 16, bit: bit)
+    }
+    XCTAssertEqual(try heap.verify().problems, [])
+    try heap.deallocate(p)
+  }
+
+  func testDamagedFreeBlocksAreNotHandedOut() throws {
+    for bit in 0..<64 {
+      let heap = try makeHeap()
+      let p = try heap.allocate(byteCount: 40)
+      let victim = p + 64
+      flip(heap, victim - 16, bit: bit)
+      XCTAssertEqual(try heap.verify().problems.map(\.kind), [.blockHeader])
+      for h in [heap, try reopened(heap)] {
+        for _ in 0..<30 { XCTAssertNotEqual(try h.allocate(byteCount: 40), victim, "bit \(bit)") }
+        assertThrows(.corrupt, try h.deallocate(victim))
+        XCTAssertEqual(h.statistics.damagedBytes, 64)
+      }
+      // Stale memory of the region must not be taken for the header of another place.
+      let bytes = UnsafeRawBufferPointer(start: heap.region.pointer(to: p - 16), count: 16)
+      heap.region.write(bytes, at: victim - 16)
+      assertThrows(.corrupt, try heap.deallocate(victim))
+    }
+  }
+
+  func testEveryBitOfALargeBlocksHead() throws {
+    let heap = try makeHeap(size: 1 << 20)
+    let p = try heap.allocate(byteCount: 30_000)
+    let q = try heap.allocate(byteCount: 30_000)
+    let small = try heap.allocate(byteCount: 30)
+    let table = try tableOffset(heap)
+    let entry = table + (p.bytes >> 10) * 64
+    for bit in 0..<192 {
+      flip(heap, entry, bit: bit)
+      assertThrows(.corrupt, try heap.deallocate(p), "bit \(bit)")
+      assertThrows(.corrupt, try heap.info(of: p), "bit \(bit)")
+      XCTAssertTrue(
+        try heap.verify().problems.contains { $0.kind == .extentHead && $0.offset == p }, "bit \(bit)")
+      var seen: [Offset] = []
+      assertThrows(.corrupt, try heap.forEachBlock { seen.append($0.payload) })
+      XCTAssertEqual(Set(seen), [q, small])
+      let again = try reopened(heap)
+      XCTAssertEqual(again.recovery.problems.map(\.kind), [.extentHead], "bit \(bit)")
+      XCTAssertEqual(again.recovery.problems.first?.byteCount, 30 << 10)
+      XCTAssertEqual(Set(try again.blocks.map(\.payload)), [q, small], "resynchronised at the next head")
+      assertThrows(.foreignOffset, try again.deallocate(p))
+      // What was skipped is not handed out.
+      while let r = try? again.allocate(byteCount: 9000) {
+        XCTAssert(r + 9000 <= p || r >= p + 30_720)
+      }
+      flip(heap, entry, bit: bit)
+    }
+    XCTAssertEqual(try heap.verify().problems, [])
+  }
+
+  func testZeroedTableLines() throws {
+    let heap = try makeHeap(size: 256 << 10)
+    var live: [Offset] = []
+    for i in 0..<60 { live.append(try heap.allocate(byteCount: [40, 600, 9000][i % 3])) }
+    for p in live.enumerated().filter({ $0.offset % 4 == 0 }).map(\.element) { try heap.deallocate(p) }
+    let all = Set(try heap.blocks.map(\.payload))
+    let table = try tableOffset(heap)
+    for unit in 0..<(256 << 10) >> 10 {
+      let entry = heap.region.pointer(to: table + unit * 64)
+      let isHead = entry.load(as: UInt64.self) != 0
+      let again = try reopened(heap) { image in
+        image.baseAddress!.advanced(by: (table + unit * 64).bytes).initializeMemory(
+          as: UInt8.self, repeating: 0, count: 64)
+      }
+      let found = Set(try again.blocks.map(\.payload))
+      XCTAssertTrue(found.isSubset(of: all), "unit \(unit)")
+      XCTAssertEqual(again.recovery.problems.contains { $0.kind == .extentHead }, isHead, "unit \(unit)")
+      let start = Offset(unit << 10)
+      let lost = all.subtracting(found)
+      let hole = again.recovery.problems.first { $0.kind == .extentHead }.map { start..<start + $0.byteCount }
+      XCTAssertTrue(lost.allSatisfy { hole?.contains($0) == true }, "unit \(unit)")
+      while let r = try? again.allocate(byteCount: 3000) {
+        XCTAssertFalse(all.contains { $0 >= r && $0 < r + 3000 }, "unit \(unit)")
+      }
+    }
+  }
+
+  func testMarksRootsLanesAndHeaders() throws {
+    let heap = try makeHeap()
+    var live: [Offset] = []
+    for _ in 0..<5 { live.append(try heap.allocate(byteCount: 40)) }
+    try heap.setRoot(live[0], named: "a")
+    let table = try tableOffset(heap)
+    for bit in [0, 5, 13, 31, 32, 63] {
+      let slab = try reopened(heap) { image in
+        image[(table + (live[0].bytes >> 10) * 64 + 24).bytes + bit / 8] ^= 1 << UInt8(bit & 7)
+      }
+      XCTAssertEqual(slab.recovery.problems.map(\.kind), [.slabMark])
+      XCTAssertEqual(Set(try slab.blocks.map(\.payload)), Set(live), "what lives is found without the mark")
+      for _ in 0..<40 {
+        let p = try slab.allocate(byteCount: 40)
+        XCTAssertNotEqual(p.bytes >> 10, live[0].bytes >> 10)
+      }
+      for p in live { try slab.deallocate(p) }
+    }
+    let link = try heap.rootLink(named: "a")
+    for bit in stride(from: 0, to: 40, by: 3) {
+      let root = try reopened(heap) { image in image[(link + 8).bytes + bit / 8] ^= 1 << UInt8(bit & 7) }
+      XCTAssertEqual(root.recovery.problems.map(\.kind), [.root])
+      assertThrows(.corrupt, try root.root(named: "a"))
+      assertThrows(.corrupt, try root.setRoot(.null, named: "a"))
+      XCTAssertEqual(try root.verify().problems.map(\.kind), [.root])
+    }
+    let start = heap.region.payloadStart.bytes
+    for copy in 0..<2 {
+      let mended = try reopened(heap) { $0[start + 4096 * copy + 50] ^= 1 }
+      XCTAssertEqual(try mended.verify().problems, [])
+      XCTAssertEqual(Set(try mended.blocks.map(\.payload)), Set(live))
+    }
+    assertThrows(
+      .corrupt,
+      try reopened(heap) {
+        $0[start + 50] ^= 1
+        $0[start + 4096 + 50] ^= 1
+      })
+    let rotten = heap.region.payloadStart + 4096 + 100
+    flip(heap, rotten, bit: 3)
+    XCTAssertEqual(try heap.verify().problems.map(\.kind), [.heapHeader])
+    flip(heap, rotten, bit: 3)
+  }
+
+  /// Random damage anywhere: opening, verifying, enumerating and working end in order or in a typed error.
+  func testRandomDamageNeverCrashes() throws {
+    let heap = try makeHeap(size: 128 << 10)
+    var live: [Offset] = []
+    for i in 0..<60 {
+      live.append(try heap.allocate(byteCount: i % 20 == 3 ? 9000 : [40, 600, 1500][i % 3]))
+    }
+    for p in live.prefix(20) { try heap.deallocate(p) }
+    try heap.setRoot(live[30], named: "a")
+    let link = try heap.rootLink(named: "b")
+    try heap.publish { p throws(NVMError) in
+      try p.set(1, at: link)
+      try p.set(try p.reserve(byteCount: 40).rawValue, at: link)
+    }
+    let seed: UInt64 = 20_260
+    var random = SplitMix(seed: seed)
+    var opened = 0
+    for _ in 0..<1500 {
+      do {
+        let h = try reopened(heap) { image in
+          let body = 8192..<image.count
+          for _ in 0..<Int.random(in: 1...6, using: &random) {
+            let at = Int.random(in: body, using: &random)
+            switch Int.random(in: 0..<4, using: &random) {
+            case 0: image[at] ^= 1 << UInt8.random(in: 0..<8, using: &random)
+            case 1: for i in at & ~63..<min(at & ~63 + 64, image.count) { image[i] = 0 }
+            case 2:
+              for i in at & ~63..<min(at & ~63 + 64, image.count) {
+                image[i] = .random(in: 0...255, using: &random)
+              }
+            default:
+              let from = Int.random(in: body, using: &random) & ~63
+              for i in 0..<64 where (at & ~63) + i < image.count && from + i < image.count {
+                image[(at & ~63) + i] = image[from + i]
+              }
+            }
+          }
+        }
+        opened += 1
+        _ = try h.verify()
+        _ = h.statistics
+        try? h.forEachBlock { _ in }
+        for p in live { try? h.deallocate(p) }
+        for size in [40, 600, 3000, 9000, 40] { _ = try? h.allocate(byteCount: size) }
+        _ = try h.verify()
+      } catch {
+        XCTAssertTrue(error is NVMError, "seed \(seed)")
+      }
+    }
+    XCTAssertGreaterThan(opened, 1000)
+  }
+
+  /// Where the extent table stands, from the newer copy of the heap header (Layout/HeapHeaderLayout.swift).
+  private func tableOffset(_ heap: PersistentHeap) throws -> Offset {
+    heap.region.load(PersistentPointer<Offset>(heap.region.payloadStart + 48))
+  }
+}
