@@ -7,6 +7,22 @@ let isDependency = Context.packageDirectory.contains("/checkouts/")
 
 let settings: [SwiftSetting] = [.enableUpcomingFeature("InternalImportsByDefault")]
 
+let toolDependencies: [Package.Dependency] =
+  isDependency ? [] : [.package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.0")]
+let toolProducts: [Product] = isDependency ? [] : [.executable(name: "nvmctl", targets: ["nvmctl"])]
+let toolTargets: [Target] =
+  isDependency
+  ? []
+  : [
+    .executableTarget(
+      name: "nvmctl",
+      dependencies: [
+        "NVM", "NVMFoundation", .product(name: "ArgumentParser", package: "swift-argument-parser"),
+      ],
+      swiftSettings: settings),
+    .testTarget(name: "nvmctlTests", dependencies: ["NVM", "nvmctl"], swiftSettings: settings),
+  ]
+
 let package = Package(
   name: "swift-nvm",
   products: [
@@ -16,7 +32,8 @@ let package = Package(
     .library(name: "NVM", targets: ["NVM"]),
     .library(name: "NVMFoundation", targets: ["NVMFoundation"]),
     .library(name: "NVMTesting", targets: ["NVMTesting"]),
-  ],
+  ] + toolProducts,
+  dependencies: toolDependencies,
   targets: [
     .systemLibrary(name: "CLibpmem", pkgConfig: "libpmem", providers: [.apt(["libpmem-dev"])]),
     .target(name: "CNVM"),
@@ -48,5 +65,5 @@ let package = Package(
       swiftSettings: settings),
     .testTarget(
       name: "NVMRegionTests", dependencies: ["NVMRegion", "CNVM", "RegionTestHelper"], swiftSettings: settings),
-  ]
+  ] + toolTargets
 )
