@@ -20,6 +20,11 @@ let toolTargets: [Target] =
         "NVM", "NVMFoundation", .product(name: "ArgumentParser", package: "swift-argument-parser"),
       ],
       swiftSettings: settings),
+    .executableTarget(
+      name: "PackageIndex", dependencies: ["NVMFoundation"], path: "Examples/PackageIndex", exclude: ["README.md"],
+      swiftSettings: settings),
+    .executableTarget(
+      name: "Ages", dependencies: ["NVM"], path: "Examples/Ages", exclude: ["README.md"], swiftSettings: settings),
     .testTarget(name: "nvmctlTests", dependencies: ["NVM", "nvmctl"], swiftSettings: settings),
   ]
 
