@@ -21,10 +21,15 @@ let toolTargets: [Target] =
       ],
       swiftSettings: settings),
     .executableTarget(
-      name: "PackageIndex", dependencies: ["NVMFoundation"], path: "Examples/PackageIndex", exclude: ["README.md"],
+      name: "PackageIndex", dependencies: ["NVMFoundation"], path: "Examples/PackageIndex",
+      exclude: ["README.md"],
       swiftSettings: settings),
     .executableTarget(
-      name: "Ages", dependencies: ["NVM"], path: "Examples/Ages", exclude: ["README.md"], swiftSettings: settings),
+      name: "Ages", dependencies: ["NVM"], path: "Examples/Ages", exclude: ["README.md"],
+      swiftSettings: settings),
+    .executableTarget(
+      name: "RandomKeys", dependencies: ["NVM"], path: "Examples/RandomKeys", exclude: ["README.md"],
+      swiftSettings: settings),
     .testTarget(name: "nvmctlTests", dependencies: ["NVM", "nvmctl"], swiftSettings: settings),
   ]
 
@@ -45,7 +50,8 @@ let package = Package(
     .target(name: "NVMRegion", dependencies: ["CNVM", "CLibpmem"], swiftSettings: settings),
     .target(name: "NVMalloc", dependencies: ["NVMRegion", "CNVM"], swiftSettings: settings),
     .target(name: "NVMBTree", dependencies: ["NVMalloc", "NVMRegion", "CNVM"], swiftSettings: settings),
-    .target(name: "NVM", dependencies: ["NVMBTree", "NVMalloc", "NVMRegion", "CNVM"], swiftSettings: settings),
+    .target(
+      name: "NVM", dependencies: ["NVMBTree", "NVMalloc", "NVMRegion", "CNVM"], swiftSettings: settings),
     .target(
       name: "NVMFoundation", dependencies: ["NVM", "NVMBTree", "NVMRegion"],
       swiftSettings: settings),
@@ -58,7 +64,8 @@ let package = Package(
     .testTarget(name: "NVMallocTests", dependencies: ["NVMalloc"], swiftSettings: settings),
     // A child process for the kill tests: works on a store until it is killed.
     .target(
-      name: "StoreTestModel", dependencies: ["NVM"], path: "Tests/Helpers/StoreTestModel", swiftSettings: settings),
+      name: "StoreTestModel", dependencies: ["NVM"], path: "Tests/Helpers/StoreTestModel",
+      swiftSettings: settings),
     .executableTarget(
       name: "StoreTestWorker", dependencies: ["NVM", "StoreTestModel"], path: "Tests/Helpers/StoreTestWorker",
       swiftSettings: settings),
@@ -69,6 +76,7 @@ let package = Package(
       name: "RegionTestHelper", dependencies: ["NVMRegion"], path: "Tests/Helpers/RegionTestHelper",
       swiftSettings: settings),
     .testTarget(
-      name: "NVMRegionTests", dependencies: ["NVMRegion", "CNVM", "RegionTestHelper"], swiftSettings: settings),
+      name: "NVMRegionTests", dependencies: ["NVMRegion", "CNVM", "RegionTestHelper"], swiftSettings: settings
+    ),
   ] + toolTargets
 )

@@ -26,7 +26,8 @@ struct Demo {
     for round in 1...kills {
       let share = (entries.count - done) / (kills - round + 2)
       done += try loadAndKill(
-        after: Int.random(in: 0...max(2 * share, 1)), status: status, first: done, path: path, mediaName: mediaName)
+        after: Int.random(in: 0...max(2 * share, 1)), status: status, first: done, path: path,
+        mediaName: mediaName)
       let start = ContinuousClock.now
       let index = try PackageIndex(path: path, media: media)
       reopenings.append(ContinuousClock.now - start)
@@ -43,14 +44,20 @@ struct Demo {
     for entry in entries[done...] { try index.add(entry) }
     try check(index, entries.count)
     try index.store.close()
-    print("  killed \(reopenings.count) times while loading; after each kill every acknowledged entry was there, and")
-    print("  nothing else (\(unacknowledged) times the entry under way had arrived); the store verified each time")
+    print(
+      "  killed \(reopenings.count) times while loading; after each kill every acknowledged entry was there, and"
+    )
+    print(
+      "  nothing else (\(unacknowledged) times the entry under way had arrived); the store verified each time"
+    )
     print("  reopened after a kill in \(milliseconds(reopenings.sorted()[reopenings.count / 2])) (median)")
   }
 
   private func check(_ index: PackageIndex, _ done: Int) throws {
     for entry in entries[..<done] {
-      guard try index.contains(entry) else { throw Failure(description: "An acknowledged entry is missing: \(entry)") }
+      guard try index.contains(entry) else {
+        throw Failure(description: "An acknowledged entry is missing: \(entry)")
+      }
     }
     guard index.count == done else {
       throw Failure(description: "The store holds \(index.count) entries, but \(done) were loaded.")
@@ -63,8 +70,9 @@ struct Demo {
     let start = ContinuousClock.now
     let index = try PackageIndex(path: path, media: media)
     let reopened = ContinuousClock.now - start
-    print("  reopened after a proper close in \(milliseconds(reopened)): \(index.packages.count) packages, "
-      + "\(index.dependents.count) dependencies")
+    print(
+      "  reopened after a proper close in \(milliseconds(reopened)): \(index.packages.count) packages, "
+        + "\(index.dependents.count) dependencies")
     // The most wanted package.
     var counts: [String: Int] = [:]
     try index.dependents[...].forEach { counts[$0.key.first, default: 0] += 1 }
@@ -94,9 +102,10 @@ struct Demo {
     let used = index.store.region.counters - before
     let n = Double(entries.count)
     let rate = Int(n / (Double(duration.components.seconds) + Double(duration.components.attoseconds) / 1e18))
-    print("  loaded \(entries.count) entries anew, each durable before the next: \(rate) entries/s, "
-      + "\(decimal(Double(used.fences) / n)) fences and \(decimal(Double(used.orders) / n)) orders, "
-      + "\(decimal(Double(used.lines) / n)) lines an entry")
+    print(
+      "  loaded \(entries.count) entries anew, each durable before the next: \(rate) entries/s, "
+        + "\(decimal(Double(used.fences) / n)) fences and \(decimal(Double(used.orders) / n)) orders, "
+        + "\(decimal(Double(used.lines) / n)) lines an entry")
     try index.store.close()
   }
 }

@@ -48,7 +48,9 @@ struct PackageIndex {
   /// The packages that depend on one: a range of the second tree.
   func packages(dependingOn name: String) throws -> [String] {
     var names: [String] = []
-    try dependents[CompositeKey2(name, "")..<CompositeKey2(name + "\u{0}", "")].forEach { names.append($0.key.second) }
+    try dependents[CompositeKey2(name, "")..<CompositeKey2(name + "\u{0}", "")].forEach {
+      names.append($0.key.second)
+    }
     return names
   }
 

@@ -24,13 +24,16 @@ func readPackages(_ path: String) throws -> [Package] {
       // "libc6 (>= 2.34), debconf (>= 0.5) | debconf-2.0": each alternative is one.
       for alternative in field.split(whereSeparator: { $0 == "," || $0 == "|" }) {
         let parts = alternative.split(separator: "(", maxSplits: 1)
-        guard let first = parts.first?.split(whereSeparator: { $0 == " " || $0 == ":" }).first else { continue }
+        guard let first = parts.first?.split(whereSeparator: { $0 == " " || $0 == ":" }).first else {
+          continue
+        }
         dependencies[String(first)] = parts.count > 1 ? parts[1].filter { $0 != ")" } : ""
       }
     }
     packages.append(
       Package(
-        name: String(name), version: String(fields["Version"] ?? ""), section: String(fields["Section"] ?? ""),
+        name: String(name), version: String(fields["Version"] ?? ""),
+        section: String(fields["Section"] ?? ""),
         installedKiB: Int(fields["Installed-Size"] ?? "") ?? 0, summary: String(fields["Description"] ?? ""),
         dependencies: dependencies))
   }

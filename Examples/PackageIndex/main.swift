@@ -10,7 +10,9 @@ let media: [String: RegionOptions.MediaChoice] = ["emulated": .emulated, "in-pla
 
 do {
   var arguments = Array(CommandLine.arguments.dropFirst())
-  if arguments.first == "--child", arguments.count == 5, let first = Int(arguments[2]), let choice = media[arguments[4]] {
+  if arguments.first == "--child", arguments.count == 5, let first = Int(arguments[2]),
+    let choice = media[arguments[4]]
+  {
     try load(
       PackageIndex.entries(of: readPackages(arguments[1])), from: first, path: arguments[3], media: choice)
     exit(0)

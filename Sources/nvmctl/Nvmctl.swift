@@ -28,7 +28,8 @@ struct Nvmctl: ParsableCommand {
       """,
     version: "swift-nvm 0.1 (format 0)",
     subcommands: [
-      Create.self, Info.self, List.self, Load.self, Get.self, Put.self, Delete.self, Scan.self, Dump.self, Check.self,
+      Create.self, Info.self, List.self, Load.self, Get.self, Put.self, Delete.self, Scan.self, Dump.self,
+      Check.self,
       Stat.self,
     ])
 

@@ -49,7 +49,9 @@ extension Nvmctl {
         Glibc.exit(0)
       }
       Terminal.writeError(message + "\n")
-      Glibc.exit(exitCode(for: error) == .validationFailure ? ToolError.Status.usage.rawValue : exitCode(for: error).rawValue)
+      Glibc.exit(
+        exitCode(for: error) == .validationFailure
+          ? ToolError.Status.usage.rawValue : exitCode(for: error).rawValue)
     }
   }
 }

@@ -11,11 +11,19 @@ final class BadInputTests: StoreTestCase {
     for i in 0..<200 { try tree.updateValue("the value of \(i)", forKey: i) }
     try store.close()
   }
-  private func bytes(_ path: String) throws -> [UInt8] { [UInt8](try Data(contentsOf: URL(fileURLWithPath: path))) }
-  private func put(_ bytes: [UInt8], _ path: String) throws { try Data(bytes).write(to: URL(fileURLWithPath: path)) }
-  private func names() throws -> [String] { try FileManager.default.contentsOfDirectory(atPath: directory).sorted() }
+  private func bytes(_ path: String) throws -> [UInt8] {
+    [UInt8](try Data(contentsOf: URL(fileURLWithPath: path)))
+  }
+  private func put(_ bytes: [UInt8], _ path: String) throws {
+    try Data(bytes).write(to: URL(fileURLWithPath: path))
+  }
+  private func names() throws -> [String] {
+    try FileManager.default.contentsOfDirectory(atPath: directory).sorted()
+  }
 
-  private func assertRefused(_ code: NVMError.Code, _ content: [UInt8], _ words: String..., line: UInt = #line) throws {
+  private func assertRefused(
+    _ code: NVMError.Code, _ content: [UInt8], _ words: String..., line: UInt = #line
+  ) throws {
     let path = path("content")
     try put(content, path)
     for access in [RegionOptions.Access.readWrite, .readOnly] {
@@ -65,8 +73,11 @@ final class BadInputTests: StoreTestCase {
     let region = try PersistentRegion.create(
       at: path("region"), size: 1 << 20, options: RegionOptions(media: .emulated))
     try region.close()
-    assertThrows(.notARegion, mentions: path("region")) { try NVMStore(path: path("region"), options: options) }
-    _ = try PersistentRegion.create(at: path("heap"), size: 4 << 20, options: RegionOptions(media: .emulated)) {
+    assertThrows(.notARegion, mentions: path("region")) {
+      try NVMStore(path: path("region"), options: options)
+    }
+    _ = try PersistentRegion.create(at: path("heap"), size: 4 << 20, options: RegionOptions(media: .emulated))
+    {
       (region) throws(NVMError) in _ = try PersistentHeap.format(region)
     }
     assertThrows(.typeMismatch, mentions: path("heap"), "no store") {
@@ -76,7 +87,9 @@ final class BadInputTests: StoreTestCase {
 
   func testFileInUse() throws {
     let store = try NVMStore(path: path(), options: options)
-    assertThrows(.locked, mentions: path(), "in use by another handle of this process", "Close it there first") {
+    assertThrows(
+      .locked, mentions: path(), "in use by another handle of this process", "Close it there first"
+    ) {
       try NVMStore(path: path(), options: options)
     }
     try store.close()
@@ -105,7 +118,9 @@ final class BadInputTests: StoreTestCase {
     let file = "\(mount)/x.nvm"
     var options = options
     options.initialSize = 64 << 20
-    assertThrows(.diskFull, mentions: file, "no room", "smaller size") { try NVMStore(path: file, options: options) }
+    assertThrows(.diskFull, mentions: file, "no room", "smaller size") {
+      try NVMStore(path: file, options: options)
+    }
     XCTAssertEqual(try FileManager.default.contentsOfDirectory(atPath: mount), [])
     // Grown until nothing more fits: an error, and the store goes on at its size.
     options.initialSize = 2 << 20
@@ -167,8 +182,12 @@ final class BadInputTests: StoreTestCase {
   func testNoPermission() throws {
     try makeStore()
     XCTAssertEqual(chmod(path(), 0o400), 0)
-    if geteuid() == 0 { throw XCTSkip("root may open anything; the region's tests drop their privileges for this") }
-    assertThrows(.permissionDenied, mentions: path(), "read-only") { try NVMStore(path: path(), options: options) }
+    if geteuid() == 0 {
+      throw XCTSkip("root may open anything; the region's tests drop their privileges for this")
+    }
+    assertThrows(.permissionDenied, mentions: path(), "read-only") {
+      try NVMStore(path: path(), options: options)
+    }
   }
 
   /// Bits flipped anywhere: a typed error, a problem in the report, or the right answer. Never a crash, never a
@@ -185,7 +204,8 @@ final class BadInputTests: StoreTestCase {
     }
     let whole = try bytes(path())
     // Most of the file is empty: aim at what is not.
-    let used = (0..<whole.count / 64).filter { line in whole[line * 64..<line * 64 + 64].contains { $0 != 0 } }
+    let used = (0..<whole.count / 64).filter { line in whole[line * 64..<line * 64 + 64].contains { $0 != 0 }
+    }
     let seed = UInt64.random(in: 0 ... .max)
     var random = SeededGenerator(seed: seed)
     var (refused, reported, silent) = (0, 0, 0)

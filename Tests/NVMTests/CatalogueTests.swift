@@ -104,7 +104,9 @@ final class CatalogueTests: StoreTestCase {
     for round in 0..<4 {
       let tree = try store.tree("t", of: String.self, String.self)
       XCTAssertEqual(tree.count, 0)
-      for i in 0..<300 { try tree.updateValue("a longer value \(i)", forKey: "a longer key \(i), round \(round)") }
+      for i in 0..<300 {
+        try tree.updateValue("a longer value \(i)", forKey: "a longer key \(i), round \(round)")
+      }
       try store.removeTree(named: "t")
       XCTAssertFalse(store.hasTree(named: "t"))
       assertThrows(.closed) { try tree.updateValue("x", forKey: "y") }

@@ -41,7 +41,8 @@ final class StoreCrashTests: StoreTestCase {
     XCTAssert(allowed.contains(found), "\(what): \(found) is neither of \(allowed)")
     let report = try store.verify()
     XCTAssertEqual(report.problems, [], what)
-    try store.tree("later", of: String.self, String.self).updateValue("works, and is a record", forKey: "still")
+    try store.tree("later", of: String.self, String.self).updateValue(
+      "works, and is a record", forKey: "still")
     try store.write { tx in
       try tx[try store.tree("later", of: String.self, String.self)].setValue("2", forKey: "1")
       try tx[try store.tree("later 2", of: String.self, String.self)].setValue("4", forKey: "3")
@@ -141,7 +142,9 @@ final class StoreCrashTests: StoreTestCase {
   }
 
   func testMakingATree() throws {
-    try crash("making a tree", prepare: fill) { store in _ = try store.tree("new", of: String.self, String.self) }
+    try crash("making a tree", prepare: fill) { store in
+      _ = try store.tree("new", of: String.self, String.self)
+    }
   }
 
   func testRemovingATree() throws {

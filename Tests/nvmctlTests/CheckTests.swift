@@ -4,7 +4,8 @@ import XCTest
 final class CheckTests: ToolTestCase {
   func testWholeAndDamagedStores() throws {
     try succeed("create", store, "--size", "2M")
-    try succeed("load", store, "-", input: (0..<500).map { "key number \($0)\tvalue number \($0)\n" }.joined())
+    try succeed(
+      "load", store, "-", input: (0..<500).map { "key number \($0)\tvalue number \($0)\n" }.joined())
     XCTAssert(try succeed("check", store).contains("is whole: 1 tree, 500 entries"))
     XCTAssert(try succeed("check", store, "--recover").contains("is whole"))
     // A byte of a stored value.

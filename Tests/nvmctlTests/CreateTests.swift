@@ -7,7 +7,8 @@ final class CreateTests: ToolTestCase {
     let size = try FileManager.default.attributesOfItem(atPath: store)[.size] as? Int
     XCTAssertEqual(size, 8 << 20)
     try succeed("create", store, "--tree", "visits", "--key-type", "(String, Int)", "--value-type", "UInt32")
-    try succeed("create", store, "--tree", "deep", "--key-type", "(int,(uuid,date),bool)", "--value-type", "bytes")
+    try succeed(
+      "create", store, "--tree", "deep", "--key-type", "(int,(uuid,date),bool)", "--value-type", "bytes")
     XCTAssertEqual(
       try succeed("list", store),
       """

@@ -14,7 +14,8 @@ final class GetTests: ToolTestCase {
   func testEveryType() throws {
     let examples = [
       ("String", "a\u{e9} b"), ("Bytes", "00ff10"), ("Int8", "-128"), ("Int64", "-9223372036854775808"),
-      ("UInt64", "18446744073709551615"), ("Int128", "-170141183460469231731687303715884105728"), ("Bool", "true"),
+      ("UInt64", "18446744073709551615"), ("Int128", "-170141183460469231731687303715884105728"),
+      ("Bool", "true"),
       ("Double", "0.1"), ("Float", "-inf"), ("UUID", "61EF2EF3-F56A-4A88-A6C9-F5FDD33178C9"),
       ("Date", "2026-11-22T10:20:30.500Z"),
     ]

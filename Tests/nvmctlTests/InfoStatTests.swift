@@ -4,7 +4,9 @@ final class InfoTests: ToolTestCase {
   func testShowsFileAndMedium() throws {
     try succeed("create", store, "--size", "4M", "--media", "emulated")
     let text = try succeed("info", store)
-    for word in [store, "4 MiB (4,194,304 bytes)", "emulated persistent memory", "properly", "trees         1"] {
+    for word in [
+      store, "4 MiB (4,194,304 bytes)", "emulated persistent memory", "properly", "trees         1",
+    ] {
       XCTAssert(text.contains(word), "\(text) lacks \(word)")
     }
   }
@@ -29,7 +31,8 @@ final class InfoTests: ToolTestCase {
 final class StatTests: ToolTestCase {
   func testShowsFigures() throws {
     try succeed("create", store)
-    try succeed("load", store, "-", input: (0..<100).map { "key number \($0)\tvalue number \($0)\n" }.joined())
+    try succeed(
+      "load", store, "-", input: (0..<100).map { "key number \($0)\tvalue number \($0)\n" }.joined())
     let text = try succeed("stat", store, "--classes")
     for word in ["tree main", "entries         100", "height", "fragmentation", "block size"] {
       XCTAssert(text.contains(word), "\(text) lacks \(word)")

@@ -10,7 +10,8 @@ final class LoadTests: ToolTestCase {
   func testFormats() throws {
     try succeed("create", store)
     try succeed("load", store, try put("a\t1\nb\ttwo\\twords\n", "x.tsv"))
-    try succeed("load", store, try put("key,value\nc,\"3, \"\"three\"\"\"\nd,\"two\nlines\"\n", "x.csv"), "--header")
+    try succeed(
+      "load", store, try put("key,value\nc,\"3, \"\"three\"\"\"\nd,\"two\nlines\"\n", "x.csv"), "--header")
     try succeed("load", store, try put("{\"key\":\"e\",\"value\":5}\n[\"f\",\"six\"]\n\n", "x.jsonl"))
     try succeed("load", store, "-", input: "g\t7\r\nh\t8")
     try succeed("load", store, "--format", "csv", input: "i,9\n")
@@ -21,7 +22,9 @@ final class LoadTests: ToolTestCase {
 
   func testStopsAtABadLine() throws {
     try succeed("create", store, "--value-type", "Int")
-    try fail(3, "load", store, "-", saying: "standard input, line 3", "\"x\" is no value", "2 entries", input: "a\t1\nb\t2\nc\tx\nd\t4\n")
+    try fail(
+      3, "load", store, "-", saying: "standard input, line 3", "\"x\" is no value", "2 entries",
+      input: "a\t1\nb\t2\nc\tx\nd\t4\n")
     try fail(3, "load", store, "-", saying: "line 1", "no entry in the form tsv", input: "just words\n")
     XCTAssertEqual(try succeed("dump", store), "a\t1\nb\t2\n")
     try fail(1, "load", store, path("none"), saying: path("none"))

@@ -9,7 +9,8 @@ final class ScanTests: ToolTestCase {
     XCTAssertEqual(try succeed("scan", store, "--reverse", "--limit", "2"), "5\t25\n4\t16\n")
     XCTAssertEqual(try succeed("scan", store, "--reverse", "--to", "0", "--limit", "1"), "-1\t1\n")
     XCTAssertEqual(try succeed("scan", store, "--from", "3", "--format", "csv"), "3,9\n4,16\n5,25\n")
-    XCTAssertEqual(try succeed("scan", store, "--from", "5", "--format", "jsonl"), "{\"key\":5,\"value\":25}\n")
+    XCTAssertEqual(
+      try succeed("scan", store, "--from", "5", "--format", "jsonl"), "{\"key\":5,\"value\":25}\n")
     XCTAssertEqual(try succeed("scan", store, "--limit", "0"), "")
     XCTAssertEqual(try succeed("scan", store, "--from", "4", "--to", "3"), "")
     try fail(2, "scan", store, "--limit=-1", saying: "--limit")

@@ -59,7 +59,8 @@ class ToolTestCase: XCTestCase {
     XCTAssertEqual(result.status, status, "\(arguments): \(result.errors)", file: file, line: line)
     XCTAssertEqual(result.output, "", file: file, line: line)
     for word in words {
-      XCTAssert(result.errors.contains(word), "\"\(result.errors)\" lacks \"\(word)\"", file: file, line: line)
+      XCTAssert(
+        result.errors.contains(word), "\"\(result.errors)\" lacks \"\(word)\"", file: file, line: line)
     }
   }
 

@@ -24,7 +24,8 @@ struct Check: ParsableCommand {
       output.flush()
       guard report.isClean else {
         throw ToolError(
-          .corrupt, "\(store.path): \(report.problems.count) problem\(report.problems.count == 1 ? "" : "s") found.")
+          .corrupt,
+          "\(store.path): \(report.problems.count) problem\(report.problems.count == 1 ? "" : "s") found.")
       }
       let entries = report.trees.values.reduce(0) { $0 + $1.entries }
       output.line(

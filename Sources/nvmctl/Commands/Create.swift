@@ -23,7 +23,8 @@ struct Create: ParsableCommand {
 
   func run() throws {
     guard let key = KnownType.key(keyType) else {
-      throw ToolError(.usage, "\"\(keyType)\" is no key type. There are \(KnownType.list), and (A,B), (A,B,C).")
+      throw ToolError(
+        .usage, "\"\(keyType)\" is no key type. There are \(KnownType.list), and (A,B), (A,B,C).")
     }
     guard let value = KnownType.value(valueType) else {
       throw ToolError(.usage, "\"\(valueType)\" is no value type. There are \(KnownType.list).")
@@ -33,7 +34,8 @@ struct Create: ParsableCommand {
     let store = try NVMStore(path: file.store, options: options)
     do {
       guard !store.hasTree(named: target.tree) else {
-        throw ToolError(.failure, "\(file.store): There is a tree \"\(target.tree)\" already. Choose another name.")
+        throw ToolError(
+          .failure, "\(file.store): There is a tree \"\(target.tree)\" already. Choose another name.")
       }
       try make(store, key, value)
     } catch {

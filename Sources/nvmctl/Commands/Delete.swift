@@ -26,7 +26,9 @@ struct Delete: ParsableCommand {
         return
       }
       let tree = try TextTree(store, target.tree)
-      guard try tree.tree.removeValue(forKey: try tree.key.encode(key)) else { throw missing(key, target.tree) }
+      guard try tree.tree.removeValue(forKey: try tree.key.encode(key)) else {
+        throw missing(key, target.tree)
+      }
     }
   }
 }

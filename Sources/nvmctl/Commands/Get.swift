@@ -13,7 +13,9 @@ struct Get: ParsableCommand {
   func run() throws {
     try file.withStore(writing: false) { store in
       let tree = try TextTree(store, target.tree)
-      guard let value = try tree.tree.value(forKey: try tree.key.encode(key)) else { throw missing(key, target.tree) }
+      guard let value = try tree.tree.value(forKey: try tree.key.encode(key)) else {
+        throw missing(key, target.tree)
+      }
       var output = Output()
       output.line(try tree.value.decode(value))
       output.flush()

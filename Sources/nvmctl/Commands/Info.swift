@@ -14,7 +14,8 @@ struct Info: ParsableCommand {
       output.line("size          \(region.size.asSize) (\(region.size.grouped) bytes)")
       output.line("medium        \(store.media)")
       output.line("identity      \(region.uuid)")
-      output.line("last closed   \(store.recovery.wasCleanlyClosed ? "properly" : "by a crash, or in use then")")
+      output.line(
+        "last closed   \(store.recovery.wasCleanlyClosed ? "properly" : "by a crash, or in use then")")
       output.line("openings      \(region.incarnation) for writing")
       output.line("trees         \(store.treeNames.count)")
       let heap = store.statistics.heap

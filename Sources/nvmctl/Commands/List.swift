@@ -12,7 +12,8 @@ struct List: ParsableCommand {
     try file.withStore(writing: false) { store in
       var output = Output()
       for tree in try store.trees {
-        output.line("\(EntryFormat.escaped(tree.name))\t\(tree.keyTypeName)\t\(tree.valueTypeName)\t\(tree.count)")
+        output.line(
+          "\(EntryFormat.escaped(tree.name))\t\(tree.keyTypeName)\t\(tree.valueTypeName)\t\(tree.count)")
       }
       output.flush()
     }

@@ -45,7 +45,8 @@ struct Load: ParsableCommand {
           }
           try tree.tree.setValue(try tree.value.encode(value), forKey: try tree.key.encode(key))
         } catch let error as ToolError {
-          throw ToolError(.failure, "\(reader.path), line \(line): \(error) \(count.grouped) entries were loaded.")
+          throw ToolError(
+            .failure, "\(reader.path), line \(line): \(error) \(count.grouped) entries were loaded.")
         }
         count += 1
         if count & 63 == 0 { bar.update(reader.share, count: count) }
@@ -53,7 +54,8 @@ struct Load: ParsableCommand {
       bar.finish()
       let seconds = (ContinuousClock.now - start).seconds
       Terminal.writeError(
-        "\(count.grouped) entries loaded in \(Int(seconds * 1000)) ms; the tree holds \(tree.tree.count.grouped).\n")
+        "\(count.grouped) entries loaded in \(Int(seconds * 1000)) ms; the tree holds \(tree.tree.count.grouped).\n"
+      )
     }
   }
 }

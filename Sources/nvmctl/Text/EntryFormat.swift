@@ -72,7 +72,8 @@ enum EntryFormat: String, ExpressibleByArgument, CaseIterable {
         guard let key = JSONText.plain(pair[0]), let value = JSONText.plain(pair[1]) else { return nil }
         return (key, value)
       case let object as [String: Any]:
-        guard let key = object["key"].flatMap(JSONText.plain), let value = object["value"].flatMap(JSONText.plain)
+        guard let key = object["key"].flatMap(JSONText.plain),
+          let value = object["value"].flatMap(JSONText.plain)
         else { return nil }
         return (key, value)
       default: return nil

@@ -8,7 +8,8 @@ typealias TextValue = DurableValue & TextConvertible
 enum KnownType {
   /// Key and value type in one, for all but the composite ones.
   private static let plain: [any (TextKey & DurableValue).Type] = [
-    String.self, [UInt8].self, Int8.self, Int16.self, Int32.self, Int64.self, UInt8.self, UInt16.self, UInt32.self,
+    String.self, [UInt8].self, Int8.self, Int16.self, Int32.self, Int64.self, UInt8.self, UInt16.self,
+    UInt32.self,
     UInt64.self, Int128.self, UInt128.self, Bool.self, Float.self, Double.self, UUID.self, Date.self,
   ]
   private static let aliases = ["int": "Int64", "uint": "UInt64", "bytes": "[UInt8]", "data": "[UInt8]"]
@@ -59,5 +60,6 @@ enum KnownType {
     return depth == 0 ? parts : nil
   }
 
-  static let list = "String, Bytes, Int8 … Int128, UInt8 … UInt128, Int, UInt, Bool, Float, Double, UUID, Date"
+  static let list =
+    "String, Bytes, Int8 … Int128, UInt8 … UInt128, Int, UInt, Bool, Float, Double, UUID, Date"
 }

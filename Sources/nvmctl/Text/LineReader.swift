@@ -19,7 +19,8 @@ final class LineReader {
     descriptor = path == "-" ? 0 : open(path, O_RDONLY | O_CLOEXEC)
     guard descriptor >= 0 else {
       throw ToolError(
-        errno == ENOENT ? .notFound : .failure, "\(path): The file cannot be read. [\(String(cString: strerror(errno)))]")
+        errno == ENOENT ? .notFound : .failure,
+        "\(path): The file cannot be read. [\(String(cString: strerror(errno)))]")
     }
     var info = stat()
     if fstat(descriptor, &info) == 0, info.st_mode & S_IFMT == S_IFREG { size = Int(info.st_size) }

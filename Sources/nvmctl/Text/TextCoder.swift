@@ -60,7 +60,8 @@ struct TextCoder {
   /// - Throws: a usage error that says what was expected.
   func encode(_ text: String) throws -> [UInt8] {
     guard isKnown else {
-      throw ToolError(.usage, "The tool cannot write values of type \(typeName): only the program that has it can.")
+      throw ToolError(
+        .usage, "The tool cannot write values of type \(typeName): only the program that has it can.")
     }
     guard let bytes = toBytes(text) else {
       let example =
