@@ -55,7 +55,14 @@ let package = Package(
     .target(
       name: "NVMFoundation", dependencies: ["NVM", "NVMBTree", "NVMRegion"],
       swiftSettings: settings),
-    .target(name: "NVMTesting", dependencies: ["NVM"], swiftSettings: settings),
+    .target(name: "NVMTesting", dependencies: ["NVMRegion", "CNVM"], swiftSettings: settings),
+
+    // The crash explorer pointed at everything of ours, for the tests and for `swift run nvm-explore`.
+    .target(
+      name: "CrashScenarios", dependencies: ["NVMTesting", "NVMBTree", "NVMalloc", "NVMRegion"],
+      swiftSettings: settings),
+    .executableTarget(
+      name: "nvm-explore", dependencies: ["CrashScenarios", "NVMTesting"], swiftSettings: settings),
 
     .testTarget(name: "NVMBTreeTests", dependencies: ["NVMBTree"], swiftSettings: settings),
     .testTarget(
@@ -78,5 +85,9 @@ let package = Package(
     .testTarget(
       name: "NVMRegionTests", dependencies: ["NVMRegion", "CNVM", "RegionTestHelper"], swiftSettings: settings
     ),
+    .testTarget(
+      name: "NVMTestingTests", dependencies: ["CrashScenarios", "NVMTesting", "NVMRegion"],
+      swiftSettings: settings),
+    .testTarget(name: "CrashTests", dependencies: ["CrashScenarios", "NVMTesting"], swiftSettings: settings),
   ] + toolTargets
 )

@@ -75,7 +75,7 @@ struct Demo {
         + "\(index.dependents.count) dependencies")
     // The most wanted package.
     var counts: [String: Int] = [:]
-    try index.dependents[...].forEach { counts[$0.key.first, default: 0] += 1 }
+    for (key, _) in try index.dependents[...] { counts[key.first, default: 0] += 1 }
     if let (name, count) = counts.max(by: { ($0.value, $1.key) < ($1.value, $0.key) }) {
       let first = try index.packages(dependingOn: name).prefix(4).joined(separator: ", ")
       print("  \(count) packages depend on \(name): \(first), …")

@@ -47,11 +47,7 @@ struct PackageIndex {
 
   /// The packages that depend on one: a range of the second tree.
   func packages(dependingOn name: String) throws -> [String] {
-    var names: [String] = []
-    try dependents[CompositeKey2(name, "")..<CompositeKey2(name + "\u{0}", "")].forEach {
-      names.append($0.key.second)
-    }
-    return names
+    try dependents[CompositeKey2(name, "")..<CompositeKey2(name + "\u{0}", "")].map(\.key.second)
   }
 
   /// The entries of a list of packages, each key once, in the order in which they are loaded.

@@ -82,7 +82,7 @@ public final class EncodedTree: Sendable {
   ///   - lower: where the range starts, itself included; nil for the first key.
   ///   - upper: where it ends, itself excluded; nil for the last key included.
   ///   - reverse: from the upper end to the lower one.
-  public func forEach(
+  public func scan(
     from lower: [UInt8]? = nil, to upper: [UInt8]? = nil, reverse: Bool = false,
     _ body: (_ key: [UInt8], _ value: [UInt8]) throws -> Bool
   ) throws {

@@ -28,7 +28,9 @@ final class StoreCrashTests: StoreTestCase {
     var all: Content = [:]
     for name in store.treeNames {
       var entries: [String: String] = [:]
-      try store.tree(name, of: String.self, String.self)[...].forEach { entries[$0.key] = $0.value }
+      let tree = try store.tree(name, of: String.self, String.self)
+      for (key, value) in try tree[...] { entries[key] = value }
+      XCTAssertEqual(entries.count, tree.count)
       all[name] = entries
     }
     return all

@@ -15,7 +15,7 @@ struct Dump: ParsableCommand {
     try file.withStore(writing: false) { store in
       let tree = try TextTree(store, target.tree)
       var output = Output()
-      try tree.tree.forEach { key, value in
+      try tree.tree.scan { key, value in
         output.line(format.line(try tree.key.decode(key), try tree.value.decode(value), tree))
         return true
       }

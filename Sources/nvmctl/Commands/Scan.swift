@@ -32,7 +32,7 @@ struct Scan: ParsableCommand {
       var left = limit ?? Int.max
       var output = Output()
       guard left > 0 else { return }
-      try tree.tree.forEach(
+      try tree.tree.scan(
         from: try from.map(tree.key.encode), to: try to.map(tree.key.encode), reverse: reverse
       ) { key, value in
         output.line(format.line(try tree.key.decode(key), try tree.value.decode(value), tree))

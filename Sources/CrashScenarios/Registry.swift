@@ -1,0 +1,30 @@
+package import NVMTesting
+
+/// A scenario of any structure, ready to be explored.
+package struct AnyScenario: Sendable {
+  package var name: String
+  /// Whether another seed gives another run.
+  package var isSeeded: Bool
+  /// Whether the mutation gate of the test run uses it (all are used by `nvm-explore --mutants`).
+  package var isGated = false
+  package var explore: @Sendable (CrashOptions) -> CrashReport
+  package var mutate: @Sendable (CrashOptions, _ everyCall: Bool) -> MutationReport
+
+  package init<Structure, State>(
+    _ scenario: CrashScenario<Structure, State>, isSeeded: Bool = false, isGated: Bool = false
+  ) {
+    self.isGated = isGated
+    name = scenario.name
+    self.isSeeded = isSeeded || scenario.threads.count > 1
+    explore = { CrashExplorer($0).explore(scenario) }
+    mutate = { CrashExplorer($0).mutate(scenario, everyCall: $1) }
+  }
+}
+
+/// All scenarios of the package. A file for each part adds its own; those that draw their operations at
+/// random draw them from `seed`.
+package enum Registry {
+  package static func all(seed: UInt64) -> [AnyScenario] {
+    RegionScenarios.all(seed: seed) + ExampleScenarios.all(seed: seed) + TreeScenarios.all(seed: seed)
+  }
+}
