@@ -23,7 +23,7 @@ let package = Package(
     .target(name: "NVMRegion", dependencies: ["CNVM", "CLibpmem"], swiftSettings: settings),
     .target(name: "NVMalloc", dependencies: ["NVMRegion", "CNVM"], swiftSettings: settings),
     .target(name: "NVMBTree", dependencies: ["NVMalloc", "NVMRegion", "CNVM"], swiftSettings: settings),
-    .target(name: "NVM", dependencies: ["NVMBTree", "NVMalloc", "NVMRegion"], swiftSettings: settings),
+    .target(name: "NVM", dependencies: ["NVMBTree", "NVMalloc", "NVMRegion", "CNVM"], swiftSettings: settings),
     .target(
       name: "NVMFoundation", dependencies: ["NVM", "NVMBTree", "NVMRegion"],
       swiftSettings: settings),
@@ -41,6 +41,14 @@ let package = Package(
       name: "NVMFoundationTests", dependencies: ["NVMFoundation", "NVMBTree", "NVMRegion"],
       swiftSettings: settings),
     .testTarget(name: "NVMallocTests", dependencies: ["NVMalloc"], swiftSettings: settings),
+    // A child process for the kill tests: works on a store until it is killed.
+    .target(
+      name: "StoreTestModel", dependencies: ["NVM"], path: "Tests/Helpers/StoreTestModel", swiftSettings: settings),
+    .executableTarget(
+      name: "StoreTestWorker", dependencies: ["NVM", "StoreTestModel"], path: "Tests/Helpers/StoreTestWorker",
+      swiftSettings: settings),
+    .testTarget(
+      name: "NVMTests", dependencies: ["NVM", "StoreTestModel", "StoreTestWorker"], swiftSettings: settings),
     // A child process for the tests of the region: locks, limits, fork, lost privileges.
     .executableTarget(
       name: "RegionTestHelper", dependencies: ["NVMRegion"], path: "Tests/Helpers/RegionTestHelper",

@@ -7,20 +7,16 @@ public import NVMRegion
 ///
 /// A `for` loop cannot throw. Should a record turn out to be damaged, or the store be closed, the loop ends there and
 /// ``failure`` tells: look at it after the loop, or use ``forEach(_:)``, which throws.
-public struct DurableRange<Key: DurableKey, Value: DurableValue>: Sequence {
+@frozen public struct DurableRange<Key: DurableKey, Value: DurableValue>: Sequence {
   public typealias Element = (key: Key, value: Value)
 
-  let tree: DurableBTree<Key, Value>
-  let lower: RangeBound<Key>
-  let upper: RangeBound<Key>
-  let isReverse: Bool
-  private let status = Status()
+  @usableFromInline let tree: DurableBTree<Key, Value>
+  @usableFromInline let lower: RangeBound<Key>
+  @usableFromInline let upper: RangeBound<Key>
+  @usableFromInline let isReverse: Bool
+  @usableFromInline let status = RangeStatus()
 
-  /// Shared by the sequence and its iterators.
-  final class Status {
-    var failure: NVMError?
-  }
-
+  @inlinable
   init(
     _ tree: DurableBTree<Key, Value>, from lower: RangeBound<Key>, to upper: RangeBound<Key>,
     reverse: Bool = false
@@ -32,13 +28,15 @@ public struct DurableRange<Key: DurableKey, Value: DurableValue>: Sequence {
   }
 
   /// Why the last iteration ended before its end; nil when it did not.
-  public var failure: NVMError? { status.failure }
+  @inlinable public var failure: NVMError? { status.failure }
 
   /// The same range from its other end.
+  @inlinable
   public func reversed() -> DurableRange {
     DurableRange(tree, from: lower, to: upper, reverse: !isReverse)
   }
 
+  @inlinable
   public func makeIterator() -> Iterator {
     status.failure = nil
     return Iterator(self, status)
@@ -47,21 +45,23 @@ public struct DurableRange<Key: DurableKey, Value: DurableValue>: Sequence {
   public var underestimatedCount: Int { 0 }
 
   /// Calls `body` with each entry; throws where a `for` loop would end early.
+  @inlinable
   public func forEach(_ body: (Element) throws -> Void) throws {
     var iterator = makeIterator()
     while let entry = try iterator.nextEntry() { try body(entry) }
   }
 
   /// Walks the entries. Holds no lock between steps.
-  public struct Iterator: IteratorProtocol {
+  @frozen public struct Iterator: IteratorProtocol {
     @usableFromInline let tree: DurableBTree<Key, Value>
     @usableFromInline let cursor: TreeCursor
     /// Entries with records are decoded a leaf at a time, while their records are held.
     @usableFromInline var decoded: [Element] = []
     @usableFromInline var position = 0
-    private let status: Status
+    @usableFromInline let status: RangeStatus
 
-    init(_ range: DurableRange, _ status: Status) {
+    @inlinable
+    init(_ range: DurableRange, _ status: RangeStatus) {
       tree = range.tree
       self.status = status
       cursor = range.lower.withBound { lower in
@@ -124,13 +124,20 @@ public struct DurableRange<Key: DurableKey, Value: DurableValue>: Sequence {
   }
 }
 
+/// Shared by a sequence and its iterators.
+@usableFromInline final class RangeStatus {
+  @usableFromInline var failure: NVMError?
+  @usableFromInline init() {}
+}
+
 /// An end of a range of keys.
-enum RangeBound<Key: DurableKey>: Sendable {
+@usableFromInline @frozen enum RangeBound<Key: DurableKey>: Sendable {
   case start
   case end
   case before(Key)
   case after(Key)
 
+  @inlinable
   func withBound<R>(_ body: (Bound) -> R) -> R {
     func search(_ key: Key, _ body: (SearchKey) -> R) -> R {
       if Key.durableKeyForm == .word { return body(SearchKey(head: key.keyHead)) }
@@ -150,44 +157,48 @@ enum RangeBound<Key: DurableKey>: Sendable {
 }
 
 extension DurableBTree {
-  private func checkedRange(_ lower: RangeBound<Key>, _ upper: RangeBound<Key>) throws(NVMError)
+  @inlinable
+  func checkedRange(_ lower: RangeBound<Key>, _ upper: RangeBound<Key>) throws(NVMError)
     -> DurableRange<Key, Value>
   {
-    try engine.region.checkUsable()
+    try engine.checkUsable()
     return DurableRange(self, from: lower, to: upper)
   }
 
   /// The entries from `lower` up to but without `upper`; nil leaves that end open. In the keys' durable order, which
   /// for strings is that of their UTF-8 bytes. O(log n) to begin.
+  @inlinable
   public func range(from lower: Key?, to upper: Key?) throws(NVMError) -> DurableRange<Key, Value> {
     try checkedRange(lower.map { .before($0) } ?? .start, upper.map { .before($0) } ?? .end)
   }
 
   /// All entries.
   public subscript(_: UnboundedRange) -> DurableRange<Key, Value> {
-    get throws(NVMError) { try checkedRange(.start, .end) }
+    @inlinable get throws(NVMError) { try checkedRange(.start, .end) }
   }
 
   /// The first entry in key order, or nil. O(log n).
   public var first: (key: Key, value: Value)? {
-    get throws(NVMError) {
+    @inlinable get throws(NVMError) {
       var iterator = try checkedRange(.start, .end).makeIterator()
       return try iterator.nextEntry()
     }
   }
   /// The last entry in key order, or nil. O(log n).
   public var last: (key: Key, value: Value)? {
-    get throws(NVMError) {
+    @inlinable get throws(NVMError) {
       var iterator = try checkedRange(.start, .end).reversed().makeIterator()
       return try iterator.nextEntry()
     }
   }
   /// The first entry whose key is not below `key`, or nil. O(log n).
+  @inlinable
   public func lowerBound(_ key: Key) throws(NVMError) -> (key: Key, value: Value)? {
     var iterator = try checkedRange(.before(key), .end).makeIterator()
     return try iterator.nextEntry()
   }
   /// The first entry whose key is above `key`, or nil. O(log n).
+  @inlinable
   public func upperBound(_ key: Key) throws(NVMError) -> (key: Key, value: Value)? {
     var iterator = try checkedRange(.after(key), .end).makeIterator()
     return try iterator.nextEntry()
@@ -218,19 +229,19 @@ extension DurableBTree {
 extension DurableBTree where Key: Comparable {
   /// The entries of a range of keys, in the keys' durable order (for strings that of their UTF-8 bytes).
   public subscript(range: Range<Key>) -> DurableRange<Key, Value> {
-    get throws(NVMError) { try checkedRange(.before(range.lowerBound), .before(range.upperBound)) }
+    @inlinable get throws(NVMError) { try checkedRange(.before(range.lowerBound), .before(range.upperBound)) }
   }
   public subscript(range: ClosedRange<Key>) -> DurableRange<Key, Value> {
-    get throws(NVMError) { try checkedRange(.before(range.lowerBound), .after(range.upperBound)) }
+    @inlinable get throws(NVMError) { try checkedRange(.before(range.lowerBound), .after(range.upperBound)) }
   }
   public subscript(range: PartialRangeFrom<Key>) -> DurableRange<Key, Value> {
-    get throws(NVMError) { try checkedRange(.before(range.lowerBound), .end) }
+    @inlinable get throws(NVMError) { try checkedRange(.before(range.lowerBound), .end) }
   }
   public subscript(range: PartialRangeUpTo<Key>) -> DurableRange<Key, Value> {
-    get throws(NVMError) { try checkedRange(.start, .before(range.upperBound)) }
+    @inlinable get throws(NVMError) { try checkedRange(.start, .before(range.upperBound)) }
   }
   public subscript(range: PartialRangeThrough<Key>) -> DurableRange<Key, Value> {
-    get throws(NVMError) { try checkedRange(.start, .after(range.upperBound)) }
+    @inlinable get throws(NVMError) { try checkedRange(.start, .after(range.upperBound)) }
   }
 
   /// Removes the entries of a range of keys; as ``removeAll(from:to:)``.

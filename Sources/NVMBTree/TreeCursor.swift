@@ -11,18 +11,21 @@ public import NVMRegion
 @usableFromInline final class TreeCursor {
   let engine: TreeEngine
   private let isReverse: Bool
+  // One task at a time: the runtime's exclusivity checks would cost more than the walk.
   /// The far end of the range.
-  private var limit: OwnedBound
+  @exclusivity(unchecked) private var limit: OwnedBound
   /// Where the walk goes on.
-  private var resume: OwnedBound
-  private var isFinished = false
+  @exclusivity(unchecked) private var resume: OwnedBound
+  @exclusivity(unchecked) private var isFinished = false
+  /// Of the gate, for the leaf being read.
+  @exclusivity(unchecked) private var ticket: UInt64 = 0
   /// Forward: the leaf that was left behind, if its link may be followed.
-  private var link: (leaf: UInt32, version: UInt64, next: UInt32)?
+  @exclusivity(unchecked) private var link: (leaf: UInt32, version: UInt64, next: UInt32)?
 
   /// The current leaf's entries in the range, in the order of the walk: pairs of head and word.
   @usableFromInline let entries: UnsafeMutablePointer<UInt64>
-  @usableFromInline var count = 0
-  @usableFromInline var index = 0
+  @exclusivity(unchecked) @usableFromInline var count = 0
+  @exclusivity(unchecked) @usableFromInline var index = 0
 
   @usableFromInline
   init(_ engine: TreeEngine, from lower: Bound, to upper: Bound, reverse: Bool) {
@@ -52,6 +55,7 @@ public import NVMRegion
     engine.space.epochs.pin()
     defer { engine.space.epochs.unpin() }
     while !isFinished {
+      ticket = try engine.gate.ticket()
       if isReverse { loadBackward() } else { loadForward() }
       if count > 0 {
         try decode(self)
@@ -176,7 +180,7 @@ public import NVMRegion
       n &+= 1
     }
     count = 0
-    guard engine.isUnchanged(position) else { return false }
+    guard engine.isUnchanged(position), engine.gate.isCurrent(ticket) else { return false }
     count = n
     // Insertion sort: at most 28 entries, and short runs are common.
     var i = 1

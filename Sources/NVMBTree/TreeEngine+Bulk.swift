@@ -16,6 +16,8 @@ extension TreeEngine {
   /// one fence a call. On a throw nothing was appended.
   func append(_ entries: [Entry]) throws(NVMError) {
     try checkWritable()
+    let stripe = try gate.enter()
+    defer { gate.leave(stripe) }
     guard let first = entries.first, let firstKey = key(first.head, first.word) else { return }
     for i in 1..<max(1, entries.count) where !isOrdered(entries[i - 1], entries[i]) { throw orderError() }
     try space.checkRoom()

@@ -94,7 +94,7 @@ extension TreeEngine {
 
   /// Frees what waited for readers and gives unused extents back. The tree stays usable.
   func settle() {
-    guard (try? region.checkWritable()) != nil, !isSealed else { return }
+    guard (try? region.checkWritable()) != nil, !isSealed, !gate.isRemoved else { return }
     reclaim()
     trim()
   }

@@ -2,6 +2,9 @@ import CNVM
 public import NVMRegion
 
 extension TreeEngine {
+  @usableFromInline
+  func checkUsable() throws(NVMError) { try region.checkUsable() }
+
   /// The word stored for `key`, or nil. O(log n), flushes nothing, takes no lock.
   ///
   /// A word that leads to a record is valid only while the caller's epoch is pinned, from before this call.
@@ -11,12 +14,13 @@ extension TreeEngine {
     guard isReadable else { throw sealedError() }
     let fingerprint = key.fingerprint
     while true {
+      let ticket = try gate.ticket()
       let position = descend(key)
       let leaf = leaf(position.leaf)
       let live = leaf.commit.live
       var word: UInt64?
       if let slot = find(key, in: leaf, live: live, fingerprint: fingerprint) { word = leaf.word(slot) }
-      guard isUnchanged(position) else { continue }
+      guard isUnchanged(position), gate.isCurrent(ticket) else { continue }
       // In a damaged tree "not there" is not known.
       if word == nil, isSealed { throw sealedError() }
       return word

@@ -17,6 +17,8 @@ extension TreeEngine {
   @usableFromInline
   func remove(_ key: SearchKey, condition: UpdateCondition) throws(NVMError) -> UpdateOutcome {
     try checkWritable()
+    let stripe = try gate.enter()
+    defer { gate.leave(stripe) }
     let fingerprint = key.fingerprint
     let position = lockLeaf(for: key)
     let leaf = leaf(position.leaf)
@@ -108,6 +110,8 @@ extension TreeEngine {
   @usableFromInline
   func removeAll(from lower: Bound, to upper: Bound) throws(NVMError) -> Int {
     try checkWritable()
+    let stripe = try gate.enter()
+    defer { gate.leave(stripe) }
     var removed = 0
     var lower = lower
     // Keeps the bytes of a long key that `lower` refers to.

@@ -57,6 +57,8 @@ extension TreeEngine {
     _ key: SearchKey, word: UInt64, bytes: UnsafeRawBufferPointer?, condition: UpdateCondition
   ) throws(NVMError) -> UpdateOutcome {
     try checkWritable()
+    let stripe = try gate.enter()
+    defer { gate.leave(stripe) }
     if let bytes, bytes.count > RecordLayout.maximumValueLength {
       throw NVMError(
         code: .tooLarge, message: "A value of \(bytes.count) bytes is too large.", path: region.path)

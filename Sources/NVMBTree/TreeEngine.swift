@@ -8,6 +8,7 @@ import NVMalloc
 // blocks; one header block. Which leaves are in use follows from the chain alone; inner nodes live in DRAM.
 //
 // Locks (all in DRAM), in the order in which they are taken:
+//   0  the gate (TreeGate), where the tree belongs to a store
 //   1  leaf lock words, left before right
 //   2  the structure lock: all changes of inner nodes
 //   3  the node pool, the retired list, the heap's own
@@ -34,6 +35,8 @@ import NVMalloc
 
   /// Words apart from the object: 0 root (node | height << 32), 64 count, 128 seal.
   let control: UnsafeMutableRawPointer
+  /// Shuts others out while a transaction goes in.
+  let gate = TreeGate()
   let structure = Lock<Void>(())
   let nodes: Lock<NodePool>
   let retired = Lock(Retired())
@@ -65,6 +68,7 @@ import NVMalloc
   deinit {
     releaseMemory()
     control.deallocate()
+    gate.deallocate()
   }
 
   // MARK: Words

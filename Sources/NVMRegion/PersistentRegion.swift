@@ -185,7 +185,7 @@ public final class PersistentRegion: @unchecked Sendable {
   }
 
   /// Remembers the first failure of the medium; from then on every call throws.
-  func poison(_ error: NVMError) { state.withLock { poison(&$0, error) } }
+  package func poison(_ error: NVMError) { state.withLock { poison(&$0, error) } }
 
   func poison(_ state: inout State, _ error: NVMError) {
     if state.failure == nil { state.failure = error }

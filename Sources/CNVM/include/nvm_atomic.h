@@ -22,6 +22,12 @@ static inline void nvm_store_release(void *p, uint64_t v) {
 static inline void nvm_store_seqcst(void *p, uint64_t v) {
   __atomic_store_n((uint64_t *)p, v, __ATOMIC_SEQ_CST);
 }
+static inline uint64_t nvm_load_seqcst(const void *p) {
+  return __atomic_load_n((const uint64_t *)p, __ATOMIC_SEQ_CST);
+}
+static inline uint64_t nvm_fetch_add_seqcst(void *p, uint64_t v) {
+  return __atomic_fetch_add((uint64_t *)p, v, __ATOMIC_SEQ_CST);
+}
 static inline uint64_t nvm_exchange_acqrel(void *p, uint64_t v) {
   return __atomic_exchange_n((uint64_t *)p, v, __ATOMIC_ACQ_REL);
 }

@@ -1,0 +1,63 @@
+public import NVMRegion
+public import NVMalloc
+import NVMBTree
+
+/// How a store is created or opened.
+public struct NVMStoreOptions: Sendable {
+  /// Which medium to drive the file as. By default what the file system offers: persistent memory where it is,
+  /// else an ordinary file.
+  public var media: RegionOptions.MediaChoice = .automatic
+  /// Whether the file may be changed.
+  public var access: RegionOptions.Access = .readWrite
+  /// The size of a new file, in bytes; really allocated. It grows as it fills. Default: 64 MiB.
+  public var initialSize: Int = 64 << 20
+  /// The most the file may grow to, in bytes; `nil`: as far as the disk goes.
+  public var maximumSize: Int?
+  /// The least the file grows by when it is full, in bytes; an eighth of its size where that is more.
+  public var growthIncrement: Int = 16 << 20
+  /// How long a freed block rests before it is handed out again, which spreads wear.
+  public var quarantine: QuarantinePolicy = .quarantine(.milliseconds(200))
+  /// Check the checksum of a long key or value on every read, not only in `verify()`.
+  public var verifiesReads = false
+  /// Permission bits of a new file.
+  public var permissions: UInt32 = 0o644
+
+  package var geometry = HeapGeometry()
+  package var treeOptions: TreeOptions?
+
+  public init() {}
+
+  public init(
+    media: RegionOptions.MediaChoice = .automatic, access: RegionOptions.Access = .readWrite,
+    initialSize: Int = 64 << 20
+  ) {
+    self.media = media
+    self.access = access
+    self.initialSize = initialSize
+  }
+
+  var region: RegionOptions {
+    var options = RegionOptions(media: media, access: access)
+    options.maximumSize = maximumSize
+    options.permissions = permissions
+    return options
+  }
+  var heap: HeapOptions {
+    var options = HeapOptions()
+    options.quarantine = quarantine
+    options.growthIncrement = growthIncrement
+    options.geometry = geometry
+    return options
+  }
+  var tree: TreeOptions {
+    var options = treeOptions ?? TreeOptions()
+    options.verifiesReads = verifiesReads
+    return options
+  }
+  /// The catalogue's entries decide what is believed of all else: always checked.
+  var catalogue: TreeOptions {
+    var options = tree
+    options.verifiesReads = true
+    return options
+  }
+}

@@ -1,0 +1,150 @@
+import CNVM
+public import NVMRegion
+
+/// A tree seen through the encodings of its keys and values: for code that meets a tree whose Swift types it does
+/// not have, as tools, backups and recovery do.
+///
+/// A key is what ``DurableKey/withKeyBytes(_:)`` hands out, a value what ``DurableValue/withValueBytes(_:)`` does;
+/// keys are in the order of their bytes. That bytes are a valid encoding of the tree's types is the caller's part: a
+/// typed handle to the same tree reads anything else as `.corrupt`.
+///
+/// It is the same open tree as a ``DurableBTree`` handle to it, with the same promises. Thread-safe.
+public final class EncodedTree: Sendable {
+  let engine: TreeEngine
+  /// The recorded name of the key type.
+  public let keyTypeName: String
+  /// The recorded name of the value type.
+  public let valueTypeName: String
+
+  init(_ engine: TreeEngine, keyTypeName: String, valueTypeName: String) {
+    self.engine = engine
+    self.keyTypeName = keyTypeName
+    self.valueTypeName = valueTypeName
+  }
+
+  /// How keys stand in the tree.
+  public var keyForm: DurableKeyForm { engine.keysAreBytes ? .bytes : .word }
+  /// How values stand in the tree.
+  public var valueForm: DurableValueForm { engine.valuesAreBytes ? .bytes : .word }
+  /// The owner token of its blocks.
+  public var number: UInt32 { engine.tree }
+  /// Where its header lies.
+  public var handle: Offset { engine.handle }
+  /// The number of entries. O(1).
+  public var count: Int { engine.count }
+  /// What opening it found.
+  public var recovery: TreeRecovery { engine.recovery }
+  /// Figures of this moment. O(extents).
+  public var statistics: TreeStatistics { engine.statistics }
+  /// As ``DurableBTree/verify()``.
+  public func verify() throws(NVMError) -> TreeReport { try engine.verify() }
+
+  /// The encoded value of an encoded key, or nil. O(log n).
+  public func value(forKey key: [UInt8]) throws(NVMError) -> [UInt8]? {
+    try withSearchKey(key) { (key) throws(NVMError) -> [UInt8]? in
+      try engine.withValueBytes(key) { (bytes) throws(NVMError) -> [UInt8]? in bytes.map { [UInt8]($0) } }
+    }
+  }
+
+  /// Stores an encoded value. Durable on return. O(log n).
+  /// - Returns: whether the key was not there before.
+  @discardableResult
+  public func setValue(_ value: [UInt8], forKey key: [UInt8]) throws(NVMError) -> Bool {
+    if !engine.valuesAreBytes, value.count != 8 { throw formError("value") }
+    let outcome = try withSearchKey(key) { (key) throws(NVMError) -> UpdateOutcome in
+      try value.span.withUnsafeBytes { (bytes) throws(NVMError) -> UpdateOutcome in
+        if engine.valuesAreBytes {
+          return try engine.update(key, word: 0, bytes: bytes, condition: .always)
+        }
+        let word = bytes.loadUnaligned(as: UInt64.self)
+        return try engine.update(key, word: word, bytes: nil, condition: .always)
+      }
+    }
+    if case .inserted = outcome { return true }
+    return false
+  }
+
+  /// Removes an entry. Durable on return. O(log n).
+  /// - Returns: whether there was one.
+  @discardableResult
+  public func removeValue(forKey key: [UInt8]) throws(NVMError) -> Bool {
+    let outcome = try withSearchKey(key) { (key) throws(NVMError) -> UpdateOutcome in
+      try engine.remove(key, condition: .always)
+    }
+    if case .replaced = outcome { return true }
+    return false
+  }
+
+  /// Calls `body` with the encoded entries of a range in key order, until it returns false. Other threads may go
+  /// on writing; entries that stay throughout are met exactly once.
+  ///
+  /// - Parameters:
+  ///   - lower: where the range starts, itself included; nil for the first key.
+  ///   - upper: where it ends, itself excluded; nil for the last key included.
+  ///   - reverse: from the upper end to the lower one.
+  public func forEach(
+    from lower: [UInt8]? = nil, to upper: [UInt8]? = nil, reverse: Bool = false,
+    _ body: (_ key: [UInt8], _ value: [UInt8]) throws -> Bool
+  ) throws {
+    let cursor = try withBound(lower, .start) { (lower) throws(NVMError) -> TreeCursor in
+      try withBound(upper, .end) { (upper) throws(NVMError) -> TreeCursor in
+        TreeCursor(engine, from: lower, to: upper, reverse: reverse)
+      }
+    }
+    var entries: [(key: [UInt8], value: [UInt8])] = []
+    var isMore = true
+    while isMore {
+      entries.removeAll(keepingCapacity: true)
+      isMore = try cursor.load { (cursor) throws(NVMError) in
+        for i in 0..<cursor.count {
+          let (head, word) = (cursor.entries[2 * i], cursor.entries[2 * i + 1])
+          let value = try engine.withBytes(head: head, word: word) { (bytes) throws(NVMError) in
+            bytes.map { [UInt8]($0) } ?? []
+          }
+          entries.append((keyBytes(head, word), value))
+        }
+      }
+      for entry in entries {
+        guard try body(entry.key, entry.value) else { return }
+      }
+    }
+  }
+
+  // MARK: Coding
+
+  private func keyBytes(_ head: UInt64, _ word: UInt64) -> [UInt8] {
+    if !engine.keysAreBytes { return withUnsafeBytes(of: head.bigEndian) { [UInt8]($0) } }
+    if let long = engine.key(head, word), let bytes = long.bytes {
+      return [UInt8](UnsafeRawBufferPointer(start: bytes, count: long.count))
+    }
+    return KeyHead.withBytes(head) { [UInt8]($0) }
+  }
+
+  private func withSearchKey<R>(
+    _ key: [UInt8], _ body: (SearchKey) throws(NVMError) -> R
+  ) throws(NVMError) -> R {
+    try key.span.withUnsafeBytes { (bytes) throws(NVMError) -> R in
+      if !engine.keysAreBytes {
+        guard bytes.count == 8 else { throw formError("key") }
+        return try body(SearchKey(head: UInt64(bigEndian: bytes.loadUnaligned(as: UInt64.self))))
+      }
+      let head = KeyHead.ofBytes(bytes)
+      guard !KeyHead.isWhole(head), let base = bytes.baseAddress else { return try body(SearchKey(head: head)) }
+      return try body(SearchKey(head: head, bytes: base, count: bytes.count))
+    }
+  }
+
+  private func withBound<R>(
+    _ key: [UInt8]?, _ missing: Bound, _ body: (Bound) throws(NVMError) -> R
+  ) throws(NVMError) -> R {
+    guard let key else { return try body(missing) }
+    return try withSearchKey(key) { (key) throws(NVMError) in try body(.before(key)) }
+  }
+
+  private func formError(_ what: String) -> NVMError {
+    NVMError(
+      code: .invalidArgument,
+      message: "An encoded \(what) of this tree has 8 bytes (\(what == "key" ? keyTypeName : valueTypeName)).",
+      path: engine.region.path)
+  }
+}

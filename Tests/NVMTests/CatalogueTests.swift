@@ -1,0 +1,205 @@
+import Foundation
+import NVM
+import XCTest
+
+/// Named, typed trees: made, found again, told apart, removed.
+final class CatalogueTests: StoreTestCase {
+  func testTreesAreFoundAgainAfterClose() throws {
+    do {
+      let store = try NVMStore(path: path(), options: options)
+      XCTAssert(store.recovery.isNew)
+      let ages = try store.tree("ages", of: String.self, Int.self)
+      let names = try store.tree("names", of: UInt32.self, String.self)
+      try ages.updateValue(41, forKey: "ada")
+      try names.updateValue("Ada Lovelace, Countess", forKey: 7)
+      try assertClean(store)
+      try store.close()
+    }
+    let store = try NVMStore.open(path: path(), options: options)
+    XCTAssert(store.recovery.wasCleanlyClosed)
+    XCTAssertFalse(store.recovery.isNew)
+    XCTAssertEqual(store.treeNames, ["ages", "names"])
+    XCTAssertEqual(try store.tree("ages", of: String.self, Int.self)["ada"], 41)
+    XCTAssertEqual(try store.tree("names", of: UInt32.self, String.self)[7], "Ada Lovelace, Countess")
+    let trees = try store.trees
+    XCTAssertEqual(trees.map(\.keyTypeName), ["String", "UInt32"])
+    XCTAssertEqual(trees.map(\.valueTypeName), ["Int64", "String"])
+    XCTAssertEqual(trees.map(\.count), [1, 1])
+    try assertClean(store)
+  }
+
+  func testTreesAreFoundAgainAfterACrash() throws {
+    for round in 0..<5 {
+      let store = try NVMStore(path: path(), options: options)
+      XCTAssertEqual(store.recovery.wasCleanlyClosed, round == 0)
+      let tree = try store.tree("t", of: Int.self, String.self)
+      XCTAssertEqual(tree.count, 50 * round)
+      for i in 0..<50 { try tree.updateValue("value \(i) of round \(round)", forKey: 100 * round + i) }
+      store.abandon()
+    }
+    let store = try NVMStore(path: path(), options: options)
+    XCTAssertEqual(try store.tree("t", of: Int.self, String.self)[203], "value 3 of round 2")
+    try assertClean(store)
+  }
+
+  /// An unclean shutdown leaves its mark until every tree is mended: closing properly sees to it.
+  func testClosingMendsTreesThatNobodyOpened() throws {
+    let store = try NVMStore(path: path(), options: options)
+    let tree = try store.tree("long", of: String.self, String.self)
+    for i in 0..<200 { try tree.updateValue("a value in a record \(i)", forKey: "a key in a record \(i)") }
+    for i in 0..<100 { try tree.removeValue(forKey: "a key in a record \(i)") }
+    store.abandon()
+    try NVMStore.open(path: path(), options: options).close()
+    let again = try NVMStore.open(path: path(), options: options)
+    XCTAssert(again.recovery.wasCleanlyClosed)
+    XCTAssertEqual(try again.tree("long", of: String.self, String.self).count, 100)
+    try assertClean(again)
+  }
+
+  func testTheSameNameGivesTheSameHandle() throws {
+    let store = try NVMStore(path: path(), options: options)
+    let a = try store.tree("t", of: Int.self, Int.self)
+    XCTAssert(a === (try store.tree("t", of: Int.self, Int.self)))
+    // Recorded alike: two handles to one tree.
+    let b = try store.tree("t", of: Int64.self, Int.self)
+    try b.updateValue(1, forKey: 1)
+    XCTAssertEqual(try a[1], 1)
+    let fromManyThreads = try store.tree("u", of: Int.self, Int.self)
+    DispatchQueue.concurrentPerform(iterations: 8) { _ in
+      XCTAssert(fromManyThreads === (try? store.tree("u", of: Int.self, Int.self)))
+    }
+  }
+
+  func testOtherTypesAreRefused() throws {
+    let store = try NVMStore(path: path(), options: options)
+    _ = try store.tree("ages", of: String.self, Int.self)
+    assertThrows(.typeMismatch, mentions: path(), "\"ages\"", "String → Int64", "String → String") {
+      try store.tree("ages", of: String.self, String.self)
+    }
+    assertThrows(.typeMismatch) { try store.tree("ages", of: Int.self, Int.self) }
+    try store.close()
+    let again = try NVMStore.open(path: path(), options: options)
+    assertThrows(.typeMismatch) { try again.tree("ages", of: String.self, UInt64.self) }
+    XCTAssertEqual(try again.tree("ages", of: String.self, Int64.self).count, 0)
+  }
+
+  func testNamesAreChecked() throws {
+    let store = try NVMStore(path: path(), options: options)
+    assertThrows(.invalidArgument, mentions: "1 to 255 bytes") { try store.tree("", of: Int.self, Int.self) }
+    assertThrows(.invalidArgument) {
+      try store.tree(String(repeating: "x", count: 256), of: Int.self, Int.self)
+    }
+    let long = String(repeating: "ä", count: 127)
+    try store.tree(long, of: Int.self, Int.self).updateValue(1, forKey: 1)
+    XCTAssertEqual(store.treeNames, [long])
+    assertThrows(.notFound, mentions: "\"nosuch\"") { try store.encodedTree(named: "nosuch") }
+  }
+
+  func testRemovalFreesEverything() throws {
+    let store = try NVMStore(path: path(), options: options)
+    let keep = try store.tree("keep", of: Int.self, Int.self)
+    try keep.updateValue(1, forKey: 1)
+    try assertClean(store)
+    let before = store.statistics.heap.liveBlocks
+    for round in 0..<4 {
+      let tree = try store.tree("t", of: String.self, String.self)
+      XCTAssertEqual(tree.count, 0)
+      for i in 0..<300 { try tree.updateValue("a longer value \(i)", forKey: "a longer key \(i), round \(round)") }
+      try store.removeTree(named: "t")
+      XCTAssertFalse(store.hasTree(named: "t"))
+      assertThrows(.closed) { try tree.updateValue("x", forKey: "y") }
+      assertThrows(.closed) { try tree["y"] }
+      assertThrows(.notFound) { try store.removeTree(named: "t") }
+      try assertClean(store)
+    }
+    XCTAssertEqual(store.statistics.heap.liveBlocks, before)
+    XCTAssertEqual(try keep[1], 1)
+  }
+
+  func testManyTrees() throws {
+    var options = options
+    options.treeOptions = TreeOptions(leafCapacity: 4, innerCapacity: 4, extentBytes: 16 << 10)
+    let store = try NVMStore(path: path(), options: options)
+    for i in 0..<300 {
+      let tree = try store.tree("tree \(i)", of: Int.self, Int.self)
+      for k in 0..<10 { try tree.updateValue(k * i, forKey: k) }
+    }
+    for i in stride(from: 0, to: 300, by: 3) { try store.removeTree(named: "tree \(i)") }
+    store.abandon()
+    let again = try NVMStore.open(path: path(), options: options)
+    XCTAssertEqual(again.treeNames.count, 200)
+    for i in 0..<300 where i % 3 != 0 {
+      let tree = try again.tree("tree \(i)", of: Int.self, Int.self)
+      XCTAssertEqual(tree.count, 10)
+      XCTAssertEqual(try tree[3], 3 * i)
+    }
+    try assertClean(again)
+  }
+
+  func testAfterCloseEverythingThrows() throws {
+    let store = try NVMStore(path: path(), options: options)
+    let tree = try store.tree("t", of: Int.self, Int.self)
+    try store.close()
+    try store.close()
+    assertThrows(.closed) { try tree.updateValue(1, forKey: 1) }
+    assertThrows(.closed) { try tree[1] }
+    assertThrows(.closed) { try store.tree("t", of: Int.self, Int.self) }
+    assertThrows(.closed) { try store.write { _ in } }
+    assertThrows(.closed) { try store.verify() }
+    assertThrows(.closed) { try store.removeTree(named: "t") }
+    assertThrows(.closed) { try store.trees }
+  }
+
+  func testReadOnly() throws {
+    do {
+      let store = try NVMStore(path: path(), options: options)
+      try store.tree("t", of: Int.self, String.self).updateValue("one", forKey: 1)
+      store.abandon()
+    }
+    var readOnly = options
+    readOnly.access = .readOnly
+    let before = try Data(contentsOf: URL(fileURLWithPath: path()))
+    let a = try NVMStore.open(path: path(), options: readOnly)
+    let b = try NVMStore.open(path: path(), options: readOnly)
+    let tree = try a.tree("t", of: Int.self, String.self)
+    XCTAssertEqual(try tree[1], "one")
+    XCTAssertEqual(try b.tree("t", of: Int.self, String.self)[1], "one")
+    assertThrows(.readOnly) { try tree.updateValue("two", forKey: 2) }
+    assertThrows(.readOnly) { try a.tree("u", of: Int.self, Int.self) }
+    assertThrows(.readOnly) { try a.removeTree(named: "t") }
+    assertThrows(.readOnly) { try a.write { _ in } }
+    XCTAssert(try a.verify().isClean)
+    assertThrows(.locked, mentions: path(), "in use") { try NVMStore(path: path(), options: options) }
+    try a.close()
+    try b.close()
+    XCTAssertEqual(try Data(contentsOf: URL(fileURLWithPath: path())), before)
+  }
+
+  func testEncodedTreesAreTheSameTrees() throws {
+    let store = try NVMStore(path: path(), options: options)
+    let typed = try store.tree("t", of: Int32.self, String.self)
+    let raw = try store.encodedTree(named: "t")
+    XCTAssertEqual([raw.keyTypeName, raw.valueTypeName], ["Int32", "String"])
+    for i in Int32(-3)...3 { try typed.updateValue("number \(i)", forKey: i) }
+    var found: [Int32] = []
+    try raw.forEach { key, value in
+      let number = key.withUnsafeBytes { Int32(keyBytes: $0) }
+      XCTAssertEqual(value, Array("number \(number ?? 99)".utf8))
+      if let number { found.append(number) }
+      return true
+    }
+    XCTAssertEqual(found, Array(-3...3))
+    let key = Int32(2).withKeyBytes { [UInt8]($0) }
+    XCTAssertFalse(try raw.setValue(Array("two".utf8), forKey: key))
+    XCTAssertEqual(try typed[2], "two")
+    XCTAssert(try raw.removeValue(forKey: key))
+    XCTAssertNil(try typed[2])
+    assertThrows(.invalidArgument) { try raw.value(forKey: [1, 2, 3]) }
+    var backward = 0
+    try raw.forEach(from: Int32(0).withKeyBytes { [UInt8]($0) }, reverse: true) { _, _ in
+      backward += 1
+      return backward < 2
+    }
+    XCTAssertEqual(backward, 2)
+  }
+}
