@@ -8,7 +8,7 @@ final class MutationTests: XCTestCase {
   func testEachMissingFlushAndFenceIsNoticed() {
     var gate = MutationGate()
     for scenario in Registry.all(seed: 1) where scenario.isGated {
-      gate.add(scenario.mutate(CrashOptions(), false))
+      gate.add(scenario.mutate(CrashOptions(), false, gate.killed))
     }
     print("mutants: \(gate.killed.count) of \(gate.met.count) killed, \(gate.images) images")
     XCTAssertGreaterThan(gate.met.count, 15)
