@@ -3,7 +3,8 @@ import NVMTesting
 import XCTest
 
 /// The mutation gate over the region and the example: no line of code that flushes or fences may be left out
-/// without a scenario noticing, unless the list of excuses says why.
+/// without a scenario noticing, unless the list of excuses says why. (Heap, tree and store take longer:
+/// `nvm-explore --mutants`.)
 final class MutationTests: XCTestCase {
   func testEachMissingFlushAndFenceIsNoticed() {
     var gate = MutationGate()
