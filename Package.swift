@@ -36,6 +36,13 @@ let package = Package(
     .executableTarget(
       name: "nvm-explore", dependencies: ["CrashScenarios", "NVMTesting"], swiftSettings: settings),
 
+    // Kills processes and cuts the power of file systems under a store: `swift run nvm-campaign`. The C target stands
+    // in for msync and fsync in the program that links it.
+    .target(name: "CNVMCut"),
+    .executableTarget(
+      name: "nvm-campaign", dependencies: ["NVM", "NVMBTree", "NVMalloc", "NVMRegion", "CNVM", "CNVMCut"],
+      swiftSettings: settings),
+
     .testTarget(name: "NVMBTreeTests", dependencies: ["NVMBTree"], swiftSettings: settings),
     .testTarget(
       name: "NVMFoundationTests", dependencies: ["NVMFoundation", "NVMBTree", "NVMRegion"],
