@@ -72,7 +72,8 @@ struct Inventory {
     let tree = try store.tree(name, of: Key.self, Value.self)
     var count = 0
     var previous: Key?
-    try tree[...].forEach { key, value in
+    let look: ((key: Key, value: Value)) throws -> Void = { entry in
+      let (key, value) = entry
       guard let (thread, item, content) = understand(key, value), states.indices.contains(thread),
         item.key >= 0
       else {
@@ -85,6 +86,7 @@ struct Inventory {
       count += 1
       states[thread].items[item] = content
     }
+    try tree[...].forEach(look)
     guard tree.count == count else {
       throw Oddity(description: "tree \"\(name)\" counts \(tree.count) entries and shows \(count)")
     }

@@ -42,12 +42,7 @@ struct KillCampaign {
       let finding = try round(isOnDisk ? .inPlace : .emulated)
       summary.rounds += 1
       summary.seconds = seconds(since: begin)
-      if let finding {
-        summary.violations.append(finding)
-        reporter.violation(finding)
-        if arguments.control || summary.violations.count >= arguments.maximumViolations { break }
-      }
-      reporter.progress(summary, of: arguments.rounds)
+      if reporter.note(finding, &summary, of: arguments.rounds) { break }
     }
     return summary
   }
@@ -65,41 +60,14 @@ struct KillCampaign {
     kill(pid, SIGKILL)
     let end = early ?? .of(pid)
     board.freeze()
-
-    let image = "\(directory(media))/image"
-    let what = "round \(summary.rounds) of seed \(arguments.seed), \(media.rawValue)"
-    unlink(image)
-    if access(life.path, F_OK) == 0, !copyFile(life.path, image) {
-      throw CampaignError(text: "The store cannot be copied to \(image).")
-    }
-    let expectation: Expectation
-    do throws(Oddity) {
-      expectation = try life.expectation(seed: seed, promised: board.frozen, last: board.promised)
-    } catch {
-      return "\(what): \(error)"
-    }
     var finding: String?
-    if end != .signal(SIGKILL) {
-      finding = board.message.isEmpty ? "the worker: \(end)" : board.message
-    } else {
-      let leftovers = names(in: directory(media)).filter { $0 != "image" && $0 != "store.nvm" }
-      finding = leftovers.isEmpty ? nil : "left behind: \(leftovers.joined(separator: ", "))"
-      if finding == nil { finding = try expectation.check(life.path, repeats: random.oneIn(3), board: board) }
-    }
-    if let finding {
-      let kept = reporter.keep(
-        life, expectation, image: image, name: "kill-\(arguments.seed)-\(summary.rounds)", finding)
-      return "\(what): \(finding)\n  \(kept)"
-    }
-    let found = (0..<life.threads).map(board.found)
-    for thread in 0..<life.threads {
-      summary.count("steps", found[thread] - life.steps[thread])
-      if found[thread] == expectation.bounds[thread].upperBound { summary.count("in flight and done") }
-    }
-    if !board.frozen.isSetUp { summary.count("killed while opening") }
-    if board.count(0) > 0 { summary.count("transactions finished by recovery") }
+    if end != .signal(SIGKILL) { finding = board.message.isEmpty ? "the worker: \(end)" : board.message }
+    let referee = Referee(
+      board: board, reporter: reporter, directory: directory(media), image: "\(directory(media))/image",
+      what: "round \(summary.rounds) of seed \(arguments.seed), \(media.rawValue)",
+      name: "kill-\(arguments.seed)-\(summary.rounds)", finding: finding, repeats: random.oneIn(3))
+    if let finding = try referee.judge(&life, seed: seed, &summary) { return finding }
     if media == .inPlace { summary.count("on disk") }
-    life.advance(seed: seed, to: found, isSetUp: expectation.isSetUp)
     left -= 1
     if left > 0 { lives[media] = (life, left) }
     return nil

@@ -5,16 +5,22 @@ struct Reporter {
   private let arguments: Arguments
   init(_ arguments: Arguments) { self.arguments = arguments }
 
-  func progress(_ summary: Summary, of total: Int) {
-    guard !arguments.quiet, summary.rounds % max(1, total / 10) == 0, summary.rounds < total else { return }
-    print(
-      "  \(summary.rounds) of \(total) rounds, \(summary.seconds) s, \(summary.violations.count) violations")
+  /// Says how a round went; returns whether to stop. A control goes on: it counts how often it finds the error.
+  func note(_ finding: String?, _ summary: inout Summary, of total: Int) -> Bool {
+    if let finding {
+      if arguments.control { summary.count("rounds that found it") }
+      if !arguments.control || summary.violations.isEmpty {
+        summary.violations.append(finding)
+        print("\(arguments.control ? "planted, and found" : "VIOLATION"): \(finding)")
+      }
+    }
+    if !arguments.quiet, summary.rounds % max(1, total / 10) == 0, summary.rounds < total {
+      print(
+        "  \(summary.rounds) of \(total) rounds, \(summary.seconds) s, \(summary.violations.count) violations"
+      )
+    }
     fflush(nil)
-  }
-
-  func violation(_ text: String) {
-    print("\(arguments.control ? "planted, and found" : "VIOLATION"): \(text)")
-    fflush(nil)
+    return !arguments.control && summary.violations.count >= arguments.maximumViolations
   }
 
   /// Keeps the round's image; says where, and how to look again.

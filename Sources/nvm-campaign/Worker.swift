@@ -75,12 +75,10 @@ struct Worker {
 
   /// Only a cut may make an operation fail: the thread stops, and what it was doing is in flight. Else it is a finding.
   private func end(_ error: any Error) {
-    if plan != nil, let error = error as? NVMError, error.code == .ioFailure || error.code == .poisoned {
-      // The campaign may be about to say that it was a cut.
-      for _ in 0..<2000 {
-        if board.frozen.isComplete { while true { pause() } }
-        usleep(1000)
-      }
+    if plan != nil, board.frozen.isComplete, let error = error as? NVMError,
+      error.code == .poisoned || error.errno == EIO
+    {
+      while true { pause() }
     }
     board.message = "the worker stopped: \(error)"
     _exit(3)
