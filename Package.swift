@@ -65,6 +65,7 @@ let package = Package(
     .testTarget(
       name: "NVMTestingTests", dependencies: ["CrashScenarios", "NVMTesting", "NVMRegion"],
       swiftSettings: settings),
+    .testTarget(name: "CampaignTests", dependencies: ["nvm-campaign"], swiftSettings: settings),
     .testTarget(name: "CrashTests", dependencies: ["CrashScenarios", "NVMTesting"], swiftSettings: settings),
   ]
 )

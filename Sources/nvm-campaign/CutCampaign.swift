@@ -64,7 +64,7 @@ struct CutCampaign {
     let isExact = arguments.kinds.count == 1 ? arguments.kinds[0] == "sync" : !random.oneIn(3)
     var plan = CutPlan(directory: disk.mountPoint, seed: random.next())
     // While it opens, or later.
-    if isExact { plan.at = random.oneIn(4) ? 1 + random.below(40) : 1 + random.below(600) }
+    if isExact { plan.at = random.oneIn(4) ? 1 + random.below(60) : random.below(60) + random.magnitude(500) }
     if arguments.control { plan.swallowEvery = 3 + random.below(6) }
     if random.oneIn(2) { plan.earlyEvery = 16 }
     var worker = Worker(path: life.path, media: life.media, seed: seed, from: life.steps, board: board)

@@ -75,10 +75,13 @@ struct Worker {
 
   /// Only a cut may make an operation fail: the thread stops, and what it was doing is in flight. Else it is a finding.
   private func end(_ error: any Error) {
-    if plan != nil, board.frozen.isComplete, let error = error as? NVMError,
-      error.code == .poisoned || error.errno == EIO
-    {
-      while true { pause() }
+    if plan != nil, board.frozen.isComplete {
+      let isFromCut =
+        switch error {
+        case let error as NVMError: error.code == .poisoned || error.errno == EIO
+        default: error is CampaignError
+        }
+      while isFromCut { pause() }
     }
     board.message = "the worker stopped: \(error)"
     _exit(3)
