@@ -25,6 +25,7 @@ package struct AnyScenario: Sendable {
 /// random draw them from `seed`.
 package enum Registry {
   package static func all(seed: UInt64) -> [AnyScenario] {
-    RegionScenarios.all(seed: seed) + ExampleScenarios.all(seed: seed)
+    RegionScenarios.all(seed: seed) + HeapScenarios.all(seed: seed) + TreeScenarios.all(seed: seed)
+      + ExampleScenarios.all(seed: seed)
   }
 }

@@ -51,7 +51,8 @@ public final class NVMStore: Sendable {
   }
 
   init(
-    heap: PersistentHeap, options: NVMStoreOptions, catalogue: DurableBTree<String, CatalogueEntry>, logLink: Offset,
+    heap: PersistentHeap, options: NVMStoreOptions, catalogue: DurableBTree<String, CatalogueEntry>,
+    logLink: Offset,
     entries: [String: CatalogueEntry], open: [UInt32: EncodedTree], recovery: StoreRecovery
   ) {
     region = heap.region

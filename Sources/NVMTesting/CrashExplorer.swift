@@ -79,18 +79,19 @@ public struct CrashExplorer: Sendable {
   }
 
   private static func mutations(
-    of trace: Trace, flushes: Set<CallSite>, fences: Set<CallSite>, _ kinds: [CrashMutation.Kind],
+    of trace: Trace, flushes: Set<Int32>, fences: Set<Int32>, _ kinds: [CrashMutation.Kind],
     _ everyCall: Bool
   ) -> [CrashMutation] {
     var result: [CrashMutation] = []
     for kind in kinds {
-      var sites = kind == .dropFence ? fences : flushes
+      var numbers = kind == .dropFence ? fences : flushes
       var calls = 0
       for event in trace.events where kind == .dropFence ? event.isFence : event.kind == .flush {
         if everyCall { result.append(CrashMutation(kind, .ordinal(calls))) }
         calls += 1
-        sites.insert(CallSites.site(event.site))
+        numbers.insert(event.site)
       }
+      let sites = Set(numbers.map { CallSites.site($0) })
       for site in sites.sorted(by: { ($0.file, $0.line, $0.function) < ($1.file, $1.line, $1.function) }) {
         result.append(CrashMutation(kind, .site(site)))
       }
