@@ -42,6 +42,19 @@ func copyFile(_ from: String, _ to: String) -> Bool {
   return close(target) == 0 && isWhole
 }
 
+/// Removes a file so that no cut brings it back.
+func removeDurably(_ path: String) {
+  guard unlink(path) == 0 else { return }
+  let fd = Glibc.open(directory(of: path), O_RDONLY | O_DIRECTORY)
+  guard fd >= 0 else { return }
+  fsync(fd)
+  close(fd)
+}
+
+private func directory(of path: String) -> String {
+  path.lastIndex(of: "/").map { String(path[..<$0]) } ?? "."
+}
+
 /// Makes a directory and those above it.
 func makeDirectories(_ path: String) {
   var made = ""

@@ -16,7 +16,7 @@ struct Life {
     (self.media, self.path, self.threads) = (media, path, threads)
     states = [WorkState](repeating: WorkState(), count: threads)
     steps = [Int](repeating: 0, count: threads)
-    unlink(path)
+    removeDurably(path)
   }
 
   /// What the store must hold, given what was promised and how far threads had come at most.

@@ -78,7 +78,7 @@ struct Worker {
     if plan != nil, board.frozen.isComplete {
       let isFromCut =
         switch error {
-        case let error as NVMError: error.code == .poisoned || error.errno == EIO
+        case let error as NVMError: error.code == .poisoned || error.errno == EIO || error.errno == EROFS
         default: error is CampaignError
         }
       while isFromCut { pause() }
