@@ -1,0 +1,108 @@
+#ifndef CBENCH_H
+#define CBENCH_H
+
+// What the contestants share, so that they are timed and checked alike: a clock of a few nanoseconds,
+// the outcome of a batch, and the interfaces that the peers' adapters fill in. Each contestant runs a whole
+// batch of operations in a loop of its own language, with its calls inlined where its library allows it.
+
+#include <stddef.h>
+#include <stdint.h>
+#include <time.h>
+#if defined(__x86_64__)
+#include <x86intrin.h>
+#endif
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/// Ticks of a clock that costs a few nanoseconds to read: the time stamp counter where there is one.
+static inline uint64_t bench_ticks(void) {
+#if defined(__x86_64__)
+  unsigned int aux;
+  return __rdtscp(&aux);
+#else
+  struct timespec t;
+  clock_gettime(CLOCK_MONOTONIC, &t);
+  return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+#endif
+}
+
+static inline uint64_t bench_ns(void) {
+  struct timespec t;
+  clock_gettime(CLOCK_MONOTONIC, &t);
+  return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+}
+
+/// What a batch found. `wrong` counts answers that were not the right ones.
+typedef struct {
+  uint64_t wrong;
+  uint64_t entries;   // met by scans
+  uint64_t checksum;  // over everything read; the same for every contestant
+} bench_outcome;
+
+// The value of a key: a fixed part and a version below 2^32, so that every read can be checked.
+#define BENCH_VERSIONS (UINT64_C(1) << 32)
+static inline uint64_t bench_value(uint64_t key, uint64_t version) {
+  return ((key * UINT64_C(0x9E3779B97F4A7C15)) & ~(BENCH_VERSIONS - 1)) | version;
+}
+static inline int bench_is_value(uint64_t key, uint64_t value) {
+  return ((value ^ (key * UINT64_C(0x9E3779B97F4A7C15))) >> 32) == 0;
+}
+
+/// Operations of a batch on a tree of 8-byte keys and values.
+enum {
+  BENCH_LOOKUP = 0,  // must be there
+  BENCH_UPDATE = 1,
+  BENCH_INSERT = 2,
+  BENCH_DELETE = 3,  // must be there
+  BENCH_MISS = 4,    // must not be there
+  BENCH_RMW = 5,     // read, then write
+  BENCH_SCAN = 16,   // BENCH_SCAN + n: n entries from the key on, n in 1 ... 200
+};
+
+/// One batch. `ops` is one operation for each key, or NULL where all are `op`. `ticks` is NULL, or takes the
+/// time of each operation.
+typedef struct {
+  const uint64_t *keys;
+  const uint8_t *ops;
+  size_t count;
+  uint8_t op;
+  uint32_t version;
+  uint32_t *ticks;
+} bench_batch;
+
+typedef struct {
+  const char *name;
+  const char *settings;
+  /// NULL on failure, with a message printed. `per_commit`: operations per transaction, where it has them.
+  void *(*open)(const char *directory, size_t bytes, size_t per_commit);
+  void (*close)(void *);
+  void (*run)(void *, const bench_batch *, bench_outcome *);
+  /// Every entry, in order.
+  void (*scan_all)(void *, bench_outcome *);
+} bench_tree;
+
+// Counters of the calls of libpmem that libpmemobj makes; see interpose.c.
+typedef struct {
+  uint64_t fences, lines, bytes;
+} bench_pmem_counts;
+bench_pmem_counts bench_pmem_counters(void);
+/// Whether calls by libpmemobj arrive at the counting functions.
+int bench_pmem_counting(void);
+
+/// Output appears line by line, whatever it goes to.
+void bench_buffer_lines(void);
+
+/// A call that does nothing, across the language border: what a call per batch costs at most.
+void bench_empty_call(void);
+
+/// The persists that any contestant pays for, on memory at `line`.
+void bench_persist_clwb(void *line, uint64_t word);
+void bench_persist_nt(void *line, uint64_t word);
+int bench_has_clwb(void);
+
+#ifdef __cplusplus
+}
+#endif
+#endif
