@@ -25,6 +25,6 @@ package struct AnyScenario: Sendable {
 /// random draw them from `seed`.
 package enum Registry {
   package static func all(seed: UInt64) -> [AnyScenario] {
-    RegionScenarios.all(seed: seed) + ExampleScenarios.all(seed: seed)
+    RegionScenarios.all(seed: seed) + ExampleScenarios.all(seed: seed) + TreeScenarios.all(seed: seed)
   }
 }
