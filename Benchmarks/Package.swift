@@ -23,10 +23,14 @@ let package = Package(
         .linkedLibrary("absl_throw_delegate"), .linkedLibrary("absl_raw_logging_internal"),
         .linkedLibrary("lmdb"), .linkedLibrary("pmemobj"),
       ]),
+    // glibc and the ideal heaps; jemalloc and mimalloc loaded at run time, so that none replaces another.
+    .target(
+      name: "PeerHeaps", dependencies: ["CBench"], cxxSettings: cxx,
+      linkerSettings: [.linkedLibrary("pmemobj"), .linkedLibrary("dl")]),
     .executableTarget(
       name: "nvm-bench",
       dependencies: [
-        "CBench", "PeerTrees",
+        "CBench", "PeerTrees", "PeerHeaps",
         .product(name: "NVMRegion", package: "swift-nvm"),
         .product(name: "NVMalloc", package: "swift-nvm"),
         .product(name: "NVMBTree", package: "swift-nvm"),

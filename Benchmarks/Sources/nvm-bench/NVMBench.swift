@@ -7,7 +7,7 @@ struct NVMBench: ParsableCommand {
   static let configuration = CommandConfiguration(
     commandName: "nvm-bench",
     abstract: "Measures swift-nvm beside what a user would pick instead.",
-    subcommands: [TreeCommand.self])
+    subcommands: [HeapCommand.self, TreeCommand.self])
 
   static func main() {
     Environment.prepare()
@@ -39,7 +39,7 @@ enum Environment {
 /// What every suite does around its measurements.
 func runSuite(_ options: Options, _ body: (Results, String) throws -> Void) throws {
   for line in Machine.description { print(line) }
-  print("media: \(options.mediaName), rounds: \(options.rounds), seed: \(options.seed)")
+  print("media: \(options.mediaName), rounds: \(options.rounds), seed: \(options.seed), clock: \(options.cpuTime ? "processor time" : "wall")")
   let results = Results()
   try options.withDirectory { try body(results, $0) }
   let rows = results.rows

@@ -1,4 +1,5 @@
 import ArgumentParser
+import CBench
 import Foundation
 import NVMRegion
 
@@ -25,6 +26,9 @@ struct Options: ParsableArguments {
   var workloads: String?
   @Option(help: "Seed of all keys and sizes.")
   var seed: UInt64 = 20_260_101
+  @Flag(
+    help: "Processor time of the threads instead of wall time, for tree and heap: on a machine with other work.")
+  var cpuTime = false
   @Flag(help: "A fiftieth of the size and one round: does it work?")
   var quick = false
   @Option(help: "Write the rows to this file as a JSON array.")
@@ -45,6 +49,9 @@ struct Options: ParsableArguments {
     guard let workloads else { return true }
     return workloads.split(separator: ",").contains { name.localizedCaseInsensitiveContains($0) }
   }
+
+  /// Nanoseconds of the clock that suites without input and output are timed by.
+  func now() -> UInt64 { cpuTime ? bench_cpu_ns() : bench_ns() }
 
   var mediaName: String {
     switch media {

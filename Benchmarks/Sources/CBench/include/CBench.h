@@ -34,6 +34,13 @@ static inline uint64_t bench_ns(void) {
   return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
 }
 
+/// Of the calling thread's processor time.
+static inline uint64_t bench_cpu_ns(void) {
+  struct timespec t;
+  clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
+  return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+}
+
 /// What a batch found. `wrong` counts answers that were not the right ones.
 typedef struct {
   uint64_t wrong;
@@ -82,6 +89,61 @@ typedef struct {
   /// Every entry, in order.
   void (*scan_all)(void *, bench_outcome *);
 } bench_tree;
+
+// Heaps.
+
+/// One step of a trace: size 0 frees what the slot holds, anything else allocates into it.
+typedef struct {
+  uint32_t slot, size;
+} bench_step;
+
+/// A ring between one producer and one consumer.
+typedef struct {
+  uint64_t head, pad0[7];
+  uint64_t tail, pad1[7];
+  uint64_t items[1024];
+} bench_ring;
+
+static inline void bench_pause(unsigned *spins) {
+  if (++*spins > 200) {
+    struct timespec none = {0, 1};
+    nanosleep(&none, NULL);
+    *spins = 0;
+  }
+}
+static inline void bench_ring_push(bench_ring *r, uint64_t item) {
+  uint64_t tail = __atomic_load_n(&r->tail, __ATOMIC_RELAXED);
+  unsigned spins = 0;
+  while (tail - __atomic_load_n(&r->head, __ATOMIC_ACQUIRE) == 1024) bench_pause(&spins);
+  r->items[tail & 1023] = item;
+  __atomic_store_n(&r->tail, tail + 1, __ATOMIC_RELEASE);
+}
+static inline uint64_t bench_ring_pop(bench_ring *r) {
+  uint64_t head = __atomic_load_n(&r->head, __ATOMIC_RELAXED);
+  unsigned spins = 0;
+  while (head == __atomic_load_n(&r->tail, __ATOMIC_ACQUIRE)) bench_pause(&spins);
+  uint64_t item = r->items[head & 1023];
+  __atomic_store_n(&r->head, head + 1, __ATOMIC_RELEASE);
+  return item;
+}
+
+typedef struct {
+  const char *name;
+  /// `batch`: changes published together, for those that can. NULL on failure, with a message printed.
+  void *(*open)(const char *directory, size_t bytes, size_t slots, size_t batch);
+  void (*close)(void *);
+  /// A thread has slots of its own while it runs.
+  void (*run)(void *, unsigned thread, const bench_step *, size_t, uint32_t *ticks, bench_outcome *);
+  void (*produce)(void *, unsigned thread, bench_ring *, size_t size, size_t count, bench_outcome *);
+  void (*consume)(void *, unsigned thread, bench_ring *, size_t count, bench_outcome *);
+  /// Bytes taken from the system, as the allocator counts them.
+  size_t (*footprint)(void *);
+  /// Where the object of a slot lies, for counting wear.
+  uint64_t (*address)(void *, uint32_t slot);
+} bench_heap;
+
+/// The first word of every object, checked when it is freed.
+static inline uint64_t bench_tag(uint64_t handle) { return handle * UINT64_C(0x9E3779B97F4A7C15) | 1; }
 
 // Counters of the calls of libpmem that libpmemobj makes; see interpose.c.
 typedef struct {

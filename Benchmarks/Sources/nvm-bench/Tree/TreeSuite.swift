@@ -153,7 +153,7 @@ struct TreeRound {
           batch.op = UInt8(op)
           batch.version = version
           let before = all[c].counts
-          let began = bench_ns()
+          let began = options.now()
           if let ops {
             ops.withUnsafeBufferPointer {
               batch.ops = $0.baseAddress! + from
@@ -162,7 +162,7 @@ struct TreeRound {
           } else {
             all[c].run(batch, &outcomes[c])
           }
-          var sample = Sample(ns: bench_ns() - began, operations: to - from)
+          var sample = Sample(ns: options.now() - began, operations: to - from)
           if let before, let after = all[c].counts { sample.counts = after - before }
           results.add(key(name, n: n), all[c].name, sample, batch: all[c].batch)
         }
@@ -187,9 +187,9 @@ struct TreeRound {
       var outcomes: [bench_outcome] = []
       for c in all {
         var outcome = bench_outcome()
-        let began = bench_ns()
+        let began = options.now()
         c.scanAll(&outcome)
-        let sample = Sample(ns: bench_ns() - began, operations: Int(outcome.entries))
+        let sample = Sample(ns: options.now() - began, operations: Int(outcome.entries))
         results.add(key("full scan, per entry"), c.name, sample)
         outcomes.append(outcome)
       }
