@@ -7,7 +7,7 @@ struct NVMBench: ParsableCommand {
   static let configuration = CommandConfiguration(
     commandName: "nvm-bench",
     abstract: "Measures swift-nvm beside what a user would pick instead.",
-    subcommands: [HeapCommand.self, TreeCommand.self])
+    subcommands: [HeapCommand.self, TreeCommand.self, StoreCommand.self])
 
   static func main() {
     Environment.prepare()

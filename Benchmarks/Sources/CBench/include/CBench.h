@@ -77,6 +77,8 @@ typedef struct {
   uint8_t op;
   uint32_t version;
   uint32_t *ticks;
+  /// Changes per commit; 0 and 1 both mean each by itself. Stores only.
+  uint32_t per_commit;
 } bench_batch;
 
 typedef struct {
@@ -144,6 +146,53 @@ typedef struct {
 
 /// The first word of every object, checked when it is freed.
 static inline uint64_t bench_tag(uint64_t handle) { return handle * UINT64_C(0x9E3779B97F4A7C15) | 1; }
+
+// Stores.
+
+/// Keys and values are either 8-byte integers (below 2^63), or byte strings made from such an integer.
+enum { BENCH_WORDS = 0, BENCH_BYTES = 1 };
+#define BENCH_LONG_VALUE 100
+#define BENCH_LONG_KEY 64
+
+/// A key of 16 to 64 bytes that sorts as `key` does. `to` has room for 64. Returns the length.
+static inline size_t bench_long_key(uint64_t key, unsigned char *to) {
+  uint64_t big = __builtin_bswap64(key);
+  for (int i = 0; i < 8; i++) __builtin_memcpy(to + 8 * i, &big, 8);
+  return 16 + (size_t)(key % 49);
+}
+static inline void bench_long_value(uint64_t key, uint64_t version, unsigned char *to) {
+  uint64_t v = bench_value(key, version);
+  for (int i = 0; i < 12; i++) __builtin_memcpy(to + 8 * i, &v, 8);
+  __builtin_memcpy(to + 96, &v, 4);
+}
+/// The integer of a key; the length and first and last word are looked at.
+static inline uint64_t bench_key_of(const unsigned char *bytes, size_t n, uint64_t *wrong) {
+  uint64_t a, b;
+  __builtin_memcpy(&a, bytes, 8);
+  a = __builtin_bswap64(a);
+  __builtin_memcpy(&b, bytes + 8, 8);
+  if (n != 16 + (size_t)(a % 49) || __builtin_bswap64(b) != a) (*wrong)++;
+  return a;
+}
+static inline uint64_t bench_value_of(const unsigned char *bytes, size_t n, uint64_t *wrong) {
+  uint64_t a, b;
+  __builtin_memcpy(&a, bytes, 8);
+  __builtin_memcpy(&b, bytes + 88, 8);
+  if (n != BENCH_LONG_VALUE || a != b) (*wrong)++;
+  return a;
+}
+
+typedef struct {
+  const char *name;
+  /// Opens or creates; NULL on failure, with a message printed.
+  void *(*open)(const char *directory, int kind);
+  void (*close)(void *);
+  /// For one thread.
+  void *(*session)(void *);
+  void (*end_session)(void *);
+  void (*run)(void *session, const bench_batch *, bench_outcome *);
+  void (*scan_all)(void *session, bench_outcome *);
+} bench_store;
 
 // Counters of the calls of libpmem that libpmemobj makes; see interpose.c.
 typedef struct {

@@ -48,7 +48,7 @@ struct HeapRound {
         PeerHeap(table!, directory: directory, bytes: bytes, slots: slots, batch: batch, counted: counted)
       }
     }
-    all.append(try OurHeap<PlainStyle>(directory: directory, slots: slots, batch: 1, options: region))
+    all.append(try OurHeap(directory: directory, slots: slots, options: region))
     peer("ideal nt", bench_heap_ideal_nt())
     if bench_has_clwb() != 0 { peer("ideal clwb", bench_heap_ideal_clwb()) }
     if options.media == .emulated {
@@ -57,15 +57,13 @@ struct HeapRound {
       peer("libpmemobj publish ×16", bench_heap_pmemobj_publish(), batch: 16, counted: true)
       peer("libpmemobj atomic, linked", bench_heap_pmemobj_place(), counted: true)
     }
-    try add("\(ours) place") { try OurHeap<PlaceStyle>(directory: directory, slots: slots, batch: 1, options: region) }
-    try add("\(ours) publish") {
-      try OurHeap<PublishStyle>(directory: directory, slots: slots, batch: 1, options: region)
-    }
-    try add("\(ours) publish ×16") {
-      try OurHeap<PublishStyle>(directory: directory, slots: slots, batch: 16, options: region)
-    }
-    try add("\(ours) deferred ×16") {
-      try OurHeap<DeferredStyle>(directory: directory, slots: slots, batch: 16, options: region)
+    for (interface, name, batch) in [
+      (OurHeap.Interface.place, "place", 1), (.publish, "publish", 1), (.publish, "publish ×16", 16),
+      (.deferred, "deferred ×16", 16),
+    ] {
+      try add("\(ours) \(name)") {
+        try OurHeap(directory: directory, slots: slots, interface: interface, batch: batch, options: region)
+      }
     }
     peer("glibc", bench_heap_glibc())
     peer("jemalloc", bench_heap_jemalloc())
