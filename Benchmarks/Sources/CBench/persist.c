@@ -1,13 +1,21 @@
 #include "CBench.h"
 
+#include <libpmem.h>
 #include <stdio.h>
 
 void bench_buffer_lines(void) { setvbuf(stdout, NULL, _IOLBF, 0); }
+
+void bench_pmem_persist(void *line, uint64_t word) {
+  *(volatile uint64_t *)line = word;
+  pmem_persist(line, 8);
+}
+void bench_pmem_copy(void *to, const void *from, size_t count) { pmem_memcpy_persist(to, from, count); }
 
 void bench_empty_call(void) { __asm__ volatile("" ::: "memory"); }
 
 #if defined(__x86_64__)
 #include <cpuid.h>
+void bench_fence(void) { __asm__ volatile("sfence" ::: "memory"); }
 int bench_has_clwb(void) {
   unsigned a, b, c, d;
   return __get_cpuid_count(7, 0, &a, &b, &c, &d) && (b >> 24 & 1);
@@ -22,6 +30,7 @@ void bench_persist_nt(void *line, uint64_t word) {
   __asm__ volatile("sfence" ::: "memory");
 }
 #else
+void bench_fence(void) { __asm__ volatile("dsb ish" ::: "memory"); }
 int bench_has_clwb(void) { return 0; }
 void bench_persist_clwb(void *line, uint64_t word) {
   *(volatile uint64_t *)line = word;

@@ -7,7 +7,10 @@ struct NVMBench: ParsableCommand {
   static let configuration = CommandConfiguration(
     commandName: "nvm-bench",
     abstract: "Measures swift-nvm beside what a user would pick instead.",
-    subcommands: [HeapCommand.self, TreeCommand.self, StoreCommand.self])
+    subcommands: [
+      RegionCommand.self, HeapCommand.self, TreeCommand.self, StoreCommand.self, RecoveryCommand.self, WearCommand.self,
+      RecoveryChild.self,
+    ])
 
   static func main() {
     Environment.prepare()

@@ -212,6 +212,10 @@ void bench_empty_call(void);
 void bench_persist_clwb(void *line, uint64_t word);
 void bench_persist_nt(void *line, uint64_t word);
 int bench_has_clwb(void);
+void bench_fence(void);
+/// The same by libpmem.
+void bench_pmem_persist(void *line, uint64_t word);
+void bench_pmem_copy(void *to, const void *from, size_t count);
 
 #ifdef __cplusplus
 }

@@ -50,7 +50,7 @@ struct StoreRound {
     let all = try Stores.names.filter { options.wants(peer: $0) }
       .compactMap { try Stores.open($0, in: directory, kind: kind, options: options) }
     defer { for c in all { c.close() } }
-    let one = Workers(1)
+    let one = Team(1, all)
     defer { one.stop() }
     let loaded = (0..<n).map(key)
     // What an untimed load by 10,000 per commit took is a figure too.
@@ -83,7 +83,7 @@ struct StoreRound {
     ycsb(all, one, doomed.count, &random, new)
     guard kind == .words else { return }
     for writers in [2, 8] {
-      let team = Workers(writers)
+      let team = Team(writers, all)
       defer { team.stop() }
       for perCommit in [1, 100] {
         let count = operations(perCommit) / (perCommit * writers) * perCommit * writers
@@ -95,7 +95,7 @@ struct StoreRound {
   }
 
   private func ycsb(
-    _ all: [any StoreContestant], _ one: Workers, _ deleted: Int, _ random: inout Random, _ new: (Int) -> [UInt64]
+    _ all: [any StoreContestant], _ one: Team, _ deleted: Int, _ random: inout Random, _ new: (Int) -> [UInt64]
   ) {
     // The first keys are gone by now.
     let zipf = Zipfian(n - deleted)
@@ -130,7 +130,7 @@ struct StoreRound {
 
   /// Each thread has a share of the keys; contestants in turn, stretch by stretch.
   private func play(
-    _ name: String, _ all: [any StoreContestant], _ team: Workers, _ keys: [UInt64], op: Int = 0, ops: [UInt8]? = nil,
+    _ name: String, _ all: [any StoreContestant], _ team: Team, _ keys: [UInt64], op: Int = 0, ops: [UInt8]? = nil,
     perCommit: Int = 1, version: UInt32 = 0, stretches wanted: Int = 4, always: Bool = false
   ) {
     guard always || options.wants(workload: name) else { return }
@@ -143,11 +143,11 @@ struct StoreRound {
       let to = keys.count / unit * (s + 1) / stretches * unit
       for turn in 0..<all.count {
         let c = (turn + s + round) % all.count
-        let job = StoreJob(all[c], Array(keys[from..<to]), ops.map { Array($0[from..<to]) }, team.count)
+        let job = StoreJob(team.sessions(of: all[c]), Array(keys[from..<to]), ops.map { Array($0[from..<to]) }, team.count)
         job.batch.op = UInt8(op)
         job.batch.per_commit = UInt32(perCommit)
         job.batch.version = version
-        let ns = team.run { job.run($0) }
+        let ns = team.workers.run { job.run($0) }
         var sample = Sample(ns: ns, operations: to - from)
         sample.counts = job.counts
         results.add(
@@ -159,13 +159,13 @@ struct StoreRound {
     if Set(checksums).count > 1 { results.check(1, "the stores read different things, \(name)\(suffix)") }
   }
 
-  private func scanAll(_ all: [any StoreContestant], _ one: Workers) {
+  private func scanAll(_ all: [any StoreContestant], _ one: Team) {
     guard options.wants(workload: "full scan, per entry") else { return }
     for _ in 0..<3 {
       for c in all {
-        let job = StoreJob(c, [], nil, 1)
+        let job = StoreJob(one.sessions(of: c), [], nil, 1)
         job.isScan = true
-        let ns = one.run { job.run($0) }
+        let ns = one.workers.run { job.run($0) }
         results.check(job.wrong + (job.entries == UInt64(n) ? 0 : 1), "\(c.name), full scan\(suffix)")
         results.add(
           resultKey("full scan, per entry", 1), c.name, Sample(ns: ns, operations: Int(job.entries)))
@@ -174,7 +174,7 @@ struct StoreRound {
   }
 
   private func latency(
-    _ all: [any StoreContestant], _ one: Workers, _ new: (Int) -> [UInt64], _ reads: [UInt64]
+    _ all: [any StoreContestant], _ one: Team, _ new: (Int) -> [UInt64], _ reads: [UInt64]
   ) {
     for (name, keys, op) in [
       ("look-up hit", reads, BENCH_LOOKUP), ("insert, 1 per commit", new(operations(1)), BENCH_INSERT),
@@ -182,10 +182,10 @@ struct StoreRound {
       let ticks = UnsafeMutableBufferPointer<UInt32>.allocate(capacity: keys.count)
       defer { ticks.deallocate() }
       for c in all {
-        let job = StoreJob(c, keys, nil, 1)
+        let job = StoreJob(one.sessions(of: c), keys, nil, 1)
         job.batch.op = UInt8(op)
         job.batch.ticks = ticks.baseAddress
-        _ = one.run { job.run($0) }
+        _ = one.workers.run { job.run($0) }
         results.check(job.wrong, "\(c.name), latency of \(name)\(suffix)")
         results.add(resultKey(name, 1), c.name, ticks: UnsafeBufferPointer(ticks))
       }
@@ -193,9 +193,46 @@ struct StoreRound {
   }
 }
 
+/// Threads that stay, each with a session of its own for every store.
+final class Team: @unchecked Sendable {
+  let workers: Workers
+  private var all: [ObjectIdentifier: [(any StoreSession)?]] = [:]
+  private let lock = NSLock()
+  var count: Int { workers.count }
+
+  init(_ count: Int, _ stores: [any StoreContestant]) {
+    workers = Workers(count)
+    for store in stores {
+      let id = ObjectIdentifier(store)
+      all[id] = Array(repeating: nil, count: count)
+      let box = Unchecked(store)
+      _ = workers.run { [self] thread in
+        let session = box.value.session()
+        lock.withLock { all[id]![thread] = session }
+      }
+    }
+  }
+  func sessions(of store: any StoreContestant) -> [(any StoreSession)?] { all[ObjectIdentifier(store)]! }
+  func stop() {
+    // On the threads that they belong to.
+    for sessions in all.values {
+      let box = Unchecked(sessions)
+      _ = workers.run { box.value[$0]?.end() }
+    }
+    all = [:]
+    workers.stop()
+  }
+}
+
+/// Handed to threads that use it one at a time.
+struct Unchecked<Value>: @unchecked Sendable {
+  let value: Value
+  init(_ value: Value) { self.value = value }
+}
+
 /// What the threads of one stretch share.
 private final class StoreJob: @unchecked Sendable {
-  let contestant: any StoreContestant
+  let sessions: [(any StoreSession)?]
   let keys: [UInt64]
   let ops: [UInt8]?
   let threads: Int
@@ -207,8 +244,8 @@ private final class StoreJob: @unchecked Sendable {
   private(set) var counts: Counts?
   private let lock = NSLock()
 
-  init(_ contestant: any StoreContestant, _ keys: [UInt64], _ ops: [UInt8]?, _ threads: Int) {
-    self.contestant = contestant
+  init(_ sessions: [(any StoreSession)?], _ keys: [UInt64], _ ops: [UInt8]?, _ threads: Int) {
+    self.sessions = sessions
     self.keys = keys
     self.ops = ops
     self.threads = threads
@@ -216,7 +253,7 @@ private final class StoreJob: @unchecked Sendable {
   func run(_ thread: Int) {
     var outcome = bench_outcome()
     var spent: Counts?
-    if let session = contestant.session() {
+    if let session = sessions[thread] {
       let before = session.counts
       let from = keys.count * thread / threads
       let to = keys.count * (thread + 1) / threads
@@ -238,7 +275,6 @@ private final class StoreJob: @unchecked Sendable {
         }
       }
       if let before, let after = session.counts { spent = after - before }
-      session.end()
     } else {
       outcome.wrong = 1
     }
