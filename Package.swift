@@ -64,6 +64,13 @@ let package = Package(
     .executableTarget(
       name: "nvm-explore", dependencies: ["CrashScenarios", "NVMTesting"], swiftSettings: settings),
 
+    // Kills processes and cuts the power of file systems under a store: `swift run nvm-campaign`. The C target stands
+    // in for msync and fsync in the program that links it.
+    .target(name: "CNVMCut"),
+    .executableTarget(
+      name: "nvm-campaign", dependencies: ["NVM", "NVMBTree", "NVMalloc", "NVMRegion", "CNVM", "CNVMCut"],
+      swiftSettings: settings),
+
     .testTarget(name: "NVMBTreeTests", dependencies: ["NVMBTree"], swiftSettings: settings),
     .testTarget(
       name: "NVMFoundationTests", dependencies: ["NVMFoundation", "NVMBTree", "NVMRegion"],
@@ -88,6 +95,7 @@ let package = Package(
     .testTarget(
       name: "NVMTestingTests", dependencies: ["CrashScenarios", "NVMTesting", "NVMRegion"],
       swiftSettings: settings),
+    .testTarget(name: "CampaignTests", dependencies: ["nvm-campaign"], swiftSettings: settings),
     .testTarget(name: "CrashTests", dependencies: ["CrashScenarios", "NVMTesting"], swiftSettings: settings),
   ] + toolTargets
 )

@@ -242,7 +242,15 @@ final class LaneLog: @unchecked Sendable {
             + "finished. Restore the file from a backup.", path: region.path,
           offset: (offset + index * lineCount * Self.line).rawValue)
       }
-      guard let words = found.pending else { continue }
+      guard let words = found.pending else {
+        // What a crash left of a record is overwritten at once. Otherwise a later record in its place, torn by a
+        // second crash, might lend it the words that it lacks: given up once, it would be carried out then.
+        if hasRemains(index, found.end) {
+          append(index, .marker, 0, UnsafeBufferPointer(start: nil, count: 0))
+          lanes[index].isUsed = true
+        }
+        continue
+      }
       for word in words {
         let at = Offset(rawValue: word.offset)
         guard region.contains(at, count: 8), word.offset & 7 == 0 else {
@@ -259,6 +267,12 @@ final class LaneLog: @unchecked Sendable {
     }
     try region.fence()
     return replayed
+  }
+
+  /// Whether the line at `position` holds something that is no record.
+  private func hasRemains(_ index: Int, _ position: Int) -> Bool {
+    let at = place(index, position)
+    return (0..<Self.line / 8).contains { region.load(at + $0 * 8) != 0 } && parse(index, position) == nil
   }
 
   /// Writes one more marker into each lane that was used, so that two lines would have to rot before an old
