@@ -10,6 +10,8 @@ final class StoreFaultTests: StoreTestCase {
     _ errors: [Int32], prepare: () throws -> Void, _ body: () throws(NVMError) -> Void,
     check: (_ what: String, _ error: NVMError?) throws -> Void
   ) throws {
+    var faults = 0
+    defer { XCTAssertGreaterThan(faults, 10) }
     for errno in errors {
       var skip = 0
       while true {
@@ -26,6 +28,7 @@ final class StoreFaultTests: StoreTestCase {
         try check(what, thrown)
         if !hit { break }
         skip += 1
+        faults += 1
         if skip > 500 { return XCTFail("no end: \(what)") }
       }
     }
