@@ -65,7 +65,7 @@ struct CutCampaign {
     var plan = CutPlan(directory: disk.mountPoint, seed: random.next())
     // While it opens, or later.
     if isExact { plan.at = random.oneIn(4) ? 1 + random.below(60) : random.below(60) + random.magnitude(500) }
-    if arguments.control { plan.swallowEvery = 3 + random.below(6) }
+    if arguments.control { plan.swallowEvery = arguments.dropEvery ?? 3 + random.below(6) }
     if random.oneIn(2) { plan.earlyEvery = 16 }
     var worker = Worker(path: life.path, media: life.media, seed: seed, from: life.steps, board: board)
     worker.hasReader = random.oneIn(2)
@@ -95,8 +95,10 @@ struct CutCampaign {
   }
 
   private mutating func newLife(_ disk: CutDisk) -> (life: Life, roundsLeft: Int) {
+    let media = arguments.media.isEmpty ? StoreMedia.allCases.filter(\.survivesPowerCuts) : arguments.media
     let life = Life(
-      media: .inPlace, path: "\(disk.mountPoint)/store.nvm", threads: 1 + random.below(arguments.threads))
+      media: media[random.below(media.count)], path: "\(disk.mountPoint)/store.nvm",
+      threads: 1 + random.below(arguments.threads))
     return (life, 4 + random.below(24))
   }
 

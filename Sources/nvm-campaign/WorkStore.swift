@@ -7,6 +7,9 @@ enum StoreMedia: String, CaseIterable {
   case emulated
   case inPlace = "inplace"
 
+  /// Whether what it acknowledges is safe from a power failure: emulated memory is safe from the end of a process.
+  var survivesPowerCuts: Bool { self != .emulated }
+
   var choice: RegionOptions.MediaChoice {
     switch self {
     case .emulated: .emulated
