@@ -18,10 +18,10 @@ struct Failure: Error, CustomStringConvertible {
 }
 
 /// The parent's part: runs a child and kills it with SIGKILL some time after it has acknowledged `count` entries.
-/// - Returns: how many it acknowledged in all.
+/// - Returns: how many it acknowledged in all, and whether it was killed before it had ended.
 func loadAndKill(
   after count: Int, status: String, first: Int, path: String, mediaName: String
-) throws -> Int {
+) throws -> (acknowledged: Int, wasKilled: Bool) {
   let child = Process()
   child.executableURL = URL(fileURLWithPath: "/proc/self/exe").resolvingSymlinksInPath()
   child.arguments = ["--child", status, String(first), path, mediaName]
@@ -44,8 +44,9 @@ func loadAndKill(
     acknowledged += bytes.count
   }
   child.waitUntilExit()
-  if child.terminationReason == .exit, child.terminationStatus != 0 {
+  let wasKilled = child.terminationReason == .uncaughtSignal
+  if !wasKilled, child.terminationStatus != 0 {
     throw Failure(description: "The child ended by itself with status \(child.terminationStatus).")
   }
-  return acknowledged
+  return (acknowledged, wasKilled)
 }

@@ -8,11 +8,11 @@ package enum HeapScenarios {
 
   package static func all(seed: UInt64) -> [AnyScenario] {
     [
-      AnyScenario(format(), isGated: true), AnyScenario(blocks(), isGated: true),
-      AnyScenario(cells(), isGated: true),
-      AnyScenario(publications(), isGated: true), AnyScenario(slabs(), isGated: true),
-      AnyScenario(large(), isGated: true), AnyScenario(growth(), isGated: true), AnyScenario(roots()),
-      AnyScenario(laneReuse()), AnyScenario(overflow(), isGated: true), AnyScenario(reopening()),
+      AnyScenario(format()), AnyScenario(blocks(), isGated: true),
+      AnyScenario(cells()),
+      AnyScenario(publications()), AnyScenario(slabs(), isGated: true),
+      AnyScenario(large()), AnyScenario(growth(), isGated: true), AnyScenario(roots()),
+      AnyScenario(laneReuse()), AnyScenario(overflow()), AnyScenario(reopening()),
       AnyScenario(random(seed: seed), isSeeded: true), AnyScenario(twoThreads(seed: seed)),
     ]
   }

@@ -1,0 +1,157 @@
+import ArgumentParser
+import CBench
+import Foundation
+import NVMBTree
+import NVMRegion
+import NVMalloc
+import PeerHeaps
+
+struct RecoveryCommand: ParsableCommand {
+  static let configuration = CommandConfiguration(
+    commandName: "recovery",
+    abstract: "Opening again, to the first right answer, after a clean close and after SIGKILL.")
+  @OptionGroup var options: Options
+
+  func run() throws {
+    try runSuite(options) { results, directory in
+      let sizes = options.n.map { [$0] } ?? (options.quick ? [20_000] : [1_000_000, 5_000_000])
+      for round in 0..<options.rounds {
+        results.beginRound(round)
+        for n in sizes {
+          for ending in ["clean close", "SIGKILL"] {
+            for name in Stores.names + [RecoveryChild.heap] where options.wants(peer: name) {
+              guard options.wants(workload: ending) else { continue }
+              try measure(name, n, ending, results, directory)
+            }
+          }
+        }
+      }
+    }
+  }
+
+  private func measure(_ name: String, _ n: Int, _ ending: String, _ results: Results, _ directory: String) throws {
+    let below = directory + "/recovery"
+    try FileManager.default.createDirectory(atPath: below, withIntermediateDirectories: true)
+    defer { try? FileManager.default.removeItem(atPath: below) }
+    _ = try child(["fill", name, "\(n)", ending == "SIGKILL" ? "kill" : "close", below])
+    let output = try child(["open", name, "\(n)", "close", below])
+    let fields = output.split(separator: " ").compactMap { UInt64($0) }
+    guard fields.count == 2 else {
+      results.check(1, "\(name) could not be opened after \(ending): \(output)")
+      return
+    }
+    results.check(fields[1], "\(name) after \(ending)")
+    let isHeap = name == RecoveryChild.heap
+    let key = Results.Key(
+      suite: "recovery", workload: isHeap ? "open a heap, \(ending)" : "open a store, \(ending)",
+      media: options.mediaName, threads: 1, n: n)
+    results.add(key, isHeap ? ours : name, Sample(ns: fields[0], operations: 1))
+  }
+
+  /// Runs this program again; what it printed.
+  private func child(_ arguments: [String]) throws -> String {
+    let process = Process()
+    process.executableURL = URL(fileURLWithPath: "/proc/self/exe").resolvingSymlinksInPath()
+    process.arguments = ["recovery-child"] + arguments + ["--media", options.media.rawValue]
+    let pipe = Pipe()
+    process.standardOutput = pipe
+    try process.run()
+    let data = pipe.fileHandleForReading.readDataToEndOfFile()
+    process.waitUntilExit()
+    return String(decoding: data, as: UTF8.self).trimmingCharacters(in: .whitespacesAndNewlines)
+  }
+}
+
+/// The process that fills a store and ends one way or the other, and the one that opens it.
+struct RecoveryChild: ParsableCommand {
+  static let configuration = CommandConfiguration(commandName: "recovery-child", shouldDisplay: false)
+  static let heap = "heap"
+
+  @Argument var task: String
+  @Argument var name: String
+  @Argument var n: Int
+  @Argument var ending: String
+  @Argument var directory: String
+  @OptionGroup var options: Options
+
+  private var space: KeySpace { KeySpace(seed: options.seed) }
+
+  func run() throws {
+    if name == Self.heap { return task == "fill" ? try fillHeap() : try openHeap() }
+    if task == "fill" { try fill() } else { try open() }
+  }
+
+  private func fill() throws {
+    guard let store = try Stores.open(name, in: directory, kind: .words, options: options),
+      let session = store.session()
+    else { throw ExitCode.failure }
+    let keys = (0..<n).map { space.key($0) >> 1 }
+    var outcome = bench_outcome()
+    keys.withUnsafeBufferPointer {
+      // Ours needs no transactions to be quick here; the file is the same, but for the heap's leftovers.
+      var batch = bench_batch()
+      batch.keys = $0.baseAddress!
+      batch.count = n
+      batch.op = UInt8(BENCH_INSERT)
+      batch.per_commit = name == ours ? 1 : 1000
+      session.run(batch, &outcome)
+    }
+    if outcome.wrong > 0 { throw ExitCode.failure }
+    if ending == "kill" { kill(getpid(), SIGKILL) }
+    session.end()
+    store.close()
+  }
+
+  private func open() throws {
+    var outcome = bench_outcome()
+    let began = bench_ns()
+    guard let store = try Stores.open(name, in: directory, kind: .words, options: options),
+      let session = store.session()
+    else { throw ExitCode.failure }
+    func look(_ range: [Int]) {
+      let keys = range.map { space.key($0) >> 1 }
+      keys.withUnsafeBufferPointer {
+        var batch = bench_batch()
+        batch.keys = $0.baseAddress!
+        batch.count = keys.count
+        batch.op = UInt8(BENCH_LOOKUP)
+        session.run(batch, &outcome)
+      }
+    }
+    look([n / 2])
+    let ns = bench_ns() - began
+    // The last that were acknowledged are there.
+    look(Array(max(0, n - 10_000)..<n))
+    print(ns, outcome.wrong)
+    session.end()
+    store.close()
+  }
+
+  private var heapPath: String { directory + "/heap.nvm" }
+
+  private func fillHeap() throws {
+    let region = try PersistentRegion.create(at: heapPath, size: 64 << 20, options: options.regionOptions)
+    let heap = try PersistentHeap.format(region)
+    for i in 0..<n {
+      let block = try heap.allocate(byteCount: 64, durability: i % 64 == 63 ? .immediate : .deferred)
+      if i == n / 2 { try heap.setRoot(block, named: "middle") }
+    }
+    try region.fence()
+    if ending == "kill" { kill(getpid(), SIGKILL) }
+    heap.close()
+    try region.close()
+  }
+
+  private func openHeap() throws {
+    let began = bench_ns()
+    let region = try PersistentRegion.open(at: heapPath, options: options.regionOptions)
+    let heap = try PersistentHeap.open(region)
+    let block = try heap.allocate(byteCount: 64)
+    let ns = bench_ns() - began
+    let middle = try heap.root(named: "middle")
+    let length = try middle.map { try heap.info(of: $0).length }
+    print(ns, length == 64 && block != middle ? 0 : 1)
+    heap.close()
+    try region.close()
+  }
+}
