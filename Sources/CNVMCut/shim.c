@@ -1,8 +1,9 @@
 // The shim: syncs that count, and at a chosen one the power fails.
 //
-// At the cut: the promises made so far are frozen; a random part of the file's pages is written back (each page alone:
-// the kernel itself writes them in ascending order, which hides a publish that comes before what it publishes); then
-// the file system is shut down and the process killed. Other threads go on meanwhile, as they would.
+// At the cut: the promises made so far are frozen; a random part of the file's pages is written back (each
+// page alone: the kernel itself writes them in ascending order, which hides a publish that comes before what
+// it publishes); then the file system is shut down and the process killed. Other threads go on meanwhile, as
+// they would.
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
@@ -102,7 +103,8 @@ int fdatasync(int fd) {
 }
 
 #if !__has_feature(address_sanitizer) && !__has_feature(thread_sanitizer)
-// Finds out which file is the region's, and has it mapped by single pages: a large folio would be written back whole.
+// Finds out which file is the region's, and has it mapped by single pages: a large folio would be written
+// back whole.
 void *mmap(void *address, size_t length, int protection, int flags, int fd, off_t offset) {
   void *result = (void *)syscall(SYS_mmap, address, length, protection, flags, fd, offset);
   if (fd < 0 || result == MAP_FAILED || !__atomic_load_n(&is_armed, __ATOMIC_ACQUIRE)) return result;

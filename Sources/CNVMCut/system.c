@@ -46,7 +46,8 @@ int nvm_cut_fork(unsigned seconds) {
   if (pid == 0) {
     prctl(PR_SET_PDEATHSIG, SIGKILL);
     if (getppid() != parent) _exit(1);
-    // Whatever ends it ends it at once, without a backtrace: it may be one of many, and in the middle of a cut.
+    // Whatever ends it ends it at once, without a backtrace: it may be one of many, and in the middle of a
+    // cut.
     static const int deadly[] = {SIGALRM, SIGABRT, SIGBUS, SIGSEGV, SIGILL, SIGTRAP, SIGFPE};
     for (size_t i = 0; i < sizeof deadly / sizeof *deadly; i++) signal(deadly[i], SIG_DFL);
     alarm(seconds);

@@ -8,10 +8,10 @@ package enum HeapScenarios {
 
   package static func all(seed: UInt64) -> [AnyScenario] {
     [
-      AnyScenario(format()), AnyScenario(blocks(), isGated: true),
+      AnyScenario(format()), AnyScenario(blocks()),
       AnyScenario(cells()),
-      AnyScenario(publications()), AnyScenario(slabs(), isGated: true),
-      AnyScenario(large()), AnyScenario(growth(), isGated: true), AnyScenario(roots()),
+      AnyScenario(publications()), AnyScenario(slabs()),
+      AnyScenario(large()), AnyScenario(growth()), AnyScenario(roots()),
       AnyScenario(laneReuse()), AnyScenario(overflow()), AnyScenario(reopening()),
       AnyScenario(random(seed: seed), isSeeded: true), AnyScenario(twoThreads(seed: seed)),
       AnyScenario(handover()),

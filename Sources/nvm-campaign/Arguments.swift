@@ -13,6 +13,9 @@ struct Arguments {
   var diskEvery = 12
   var fileSystems: [String] = []
   var kinds: [String] = []
+  /// Of the stores whose power is cut.
+  var media: [StoreMedia] = []
+  var dropEvery: Int?
   var keep: String?
   var json: String?
   var quiet = false
@@ -45,6 +48,8 @@ struct Arguments {
     cut:
       --fs TYPE        ext4 or xfs; may be given several times (default: both)
       --kind KIND      sync (at an exact sync) or timed; may be given several times (default: both)
+      --media MEDIUM   inplace, or emulated, which must lose; may be given several times (default: inplace)
+      --drop-every N   the control drops each N-th msync (default: 3 to 8)
     """
 
   struct Problem: Error {
@@ -80,6 +85,10 @@ struct Arguments {
       case "--dir": directory = try Self.value(word, &rest)
       case "--disk-dir": diskDirectory = try Self.value(word, &rest)
       case "--disk-every": diskEvery = try Self.number(word, &rest)
+      case "--media":
+        let name = try Self.oneOf(StoreMedia.allCases.map(\.rawValue), word, &rest)
+        media += StoreMedia.allCases.filter { $0.rawValue == name }
+      case "--drop-every": dropEvery = max(1, try Self.number(word, &rest))
       case "--fs": fileSystems.append(try Self.oneOf(["ext4", "xfs"], word, &rest))
       case "--kind": kinds.append(try Self.oneOf(["sync", "timed"], word, &rest))
       case "--help", "-h": help = true

@@ -65,14 +65,14 @@ struct CutCampaign {
     var plan = CutPlan(directory: disk.mountPoint, seed: random.next())
     // While it opens, or later.
     if isExact { plan.at = random.oneIn(4) ? 1 + random.below(60) : random.below(60) + random.magnitude(500) }
-    if arguments.control { plan.swallowEvery = 3 + random.below(6) }
+    if arguments.control { plan.swallowEvery = arguments.dropEvery ?? 3 + random.below(6) }
     if random.oneIn(2) { plan.earlyEvery = 16 }
     var worker = Worker(path: life.path, media: life.media, seed: seed, from: life.steps, board: board)
     worker.hasReader = random.oneIn(2)
     worker.plan = plan
     let pid = try worker.start()
-    let end = try isExact ? waitForCut(pid, disk) : cutLater(pid, disk)
-    var finding: String?
+    let (end, hangs) = try isExact ? waitForCut(pid, disk, life) : (cutLater(pid, disk), false)
+    var finding = hangs ? "the worker hangs" : nil
     // After the cut a page that was never read cannot be: that ends the worker too.
     if end != .signal(SIGKILL), !board.frozen.isComplete || end != .signal(SIGBUS) {
       finding = board.message.isEmpty ? "the worker: \(end)" : board.message
@@ -95,20 +95,33 @@ struct CutCampaign {
   }
 
   private mutating func newLife(_ disk: CutDisk) -> (life: Life, roundsLeft: Int) {
+    let media = arguments.media.isEmpty ? StoreMedia.allCases.filter(\.survivesPowerCuts) : arguments.media
     let life = Life(
-      media: .inPlace, path: "\(disk.mountPoint)/store.nvm", threads: 1 + random.below(arguments.threads))
+      media: media[random.below(media.count)], path: "\(disk.mountPoint)/store.nvm",
+      threads: 1 + random.below(arguments.threads))
     return (life, 4 + random.below(24))
   }
 
-  /// The shim cuts. Where it does not come to that sync in time, this cuts.
-  private mutating func waitForCut(_ pid: Int32, _ disk: CutDisk) throws(CampaignError) -> ChildEnd {
-    for _ in 0..<8000 {
-      if let end = ChildEnd.ifAny(pid) { return end }
+  /// The shim cuts. Where it does not come to that sync in time, this cuts; a worker that does nothing at all for
+  /// 20 seconds hangs.
+  private mutating func waitForCut(
+    _ pid: Int32, _ disk: CutDisk, _ life: Life
+  ) throws(CampaignError) -> (end: ChildEnd, hangs: Bool) {
+    let begin = ContinuousClock.now
+    var (last, progress) = (begin, -1)
+    while true {
+      if let end = ChildEnd.ifAny(pid) { return (end, false) }
       usleep(250)
+      // Perhaps it has just begun to cut.
+      if board.frozen.isComplete { continue }
+      let now = ContinuousClock.now
+      let done = (0..<life.threads).reduce(board.count(1)) { $0 + board.promised.done($1) }
+      if done != progress { (last, progress) = (now, done) }
+      let hangs = now - last > .seconds(20)
+      guard hangs || now - begin > .seconds(4) && now - last < .seconds(1) else { continue }
+      summary.count("too few syncs")
+      return (try cutNow(pid, disk), hangs)
     }
-    // Perhaps it has just begun to.
-    if board.frozen.isComplete { return ChildEnd.of(pid) }
-    return try cutNow(pid, disk)
   }
 
   private mutating func cutLater(_ pid: Int32, _ disk: CutDisk) throws(CampaignError) -> ChildEnd {

@@ -7,6 +7,9 @@ enum StoreMedia: String, CaseIterable {
   case emulated
   case inPlace = "inplace"
 
+  /// Whether what it acknowledges is safe from a power failure: emulated memory is safe from the end of a process.
+  var survivesPowerCuts: Bool { self != .emulated }
+
   var choice: RegionOptions.MediaChoice {
     switch self {
     case .emulated: .emulated
@@ -110,7 +113,14 @@ struct WorkStore: Sendable {
 
   private func set(_ item: Item, _ content: Content, _ thread: Int) throws {
     switch item.kind {
-    case .number: try numbers.setValue(content.step, forKey: Self.number(thread, item.key))
+    case .number:
+      let key = Self.number(thread, item.key)
+      // Three ways to say the same.
+      switch content.step % 3 {
+      case 0: try numbers.setValue(content.step, forKey: key)
+      case 1: try numbers.updateValue(content.step, forKey: key)
+      default: _ = try numbers.updateValue(forKey: key) { _ in content.step }
+      }
     case .word: try words.updateValue(Work.text(content), forKey: Self.word(thread, item.key))
     case .mark: try marks.updateValue(content.step, forKey: Self.mark(thread, item.key))
     case .own: try ownTree(thread)?.updateValue(content.step, forKey: item.key)
@@ -122,7 +132,7 @@ struct WorkStore: Sendable {
     switch item.kind {
     case .number: try numbers.removeValue(forKey: Self.number(thread, item.key))
     case .word: try words.removeValue(forKey: Self.word(thread, item.key))
-    case .mark: try marks.removeValue(forKey: Self.mark(thread, item.key))
+    case .mark: _ = try marks.updateValue(forKey: Self.mark(thread, item.key)) { _ in nil }
     case .own: try ownTree(thread)?.removeValue(forKey: item.key)
     default: throw Oddity(description: "\(item) cannot be removed")
     }
