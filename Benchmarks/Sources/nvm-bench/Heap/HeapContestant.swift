@@ -10,8 +10,11 @@ protocol HeapContestant: AnyObject {
   func run(
     thread: Int, _ steps: UnsafeBufferPointer<bench_step>, ticks: UnsafeMutablePointer<UInt32>?,
     _ outcome: inout bench_outcome)
-  func produce(thread: Int, _ ring: UnsafeMutablePointer<bench_ring>, size: Int, count: Int, _ outcome: inout bench_outcome)
-  func consume(thread: Int, _ ring: UnsafeMutablePointer<bench_ring>, count: Int, _ outcome: inout bench_outcome)
+  func produce(
+    thread: Int, _ ring: UnsafeMutablePointer<bench_ring>, size: Int, count: Int,
+    _ outcome: inout bench_outcome)
+  func consume(
+    thread: Int, _ ring: UnsafeMutablePointer<bench_ring>, count: Int, _ outcome: inout bench_outcome)
   var footprint: Int { get }
   func address(ofSlot slot: Int) -> UInt64
   /// Of the calling thread.
@@ -26,7 +29,9 @@ final class PeerHeap: HeapContestant {
   private let handle: UnsafeMutableRawPointer
   private let counted: Bool
 
-  init?(_ table: UnsafePointer<bench_heap>, directory: String, bytes: Int, slots: Int, batch: Int, counted: Bool) {
+  init?(
+    _ table: UnsafePointer<bench_heap>, directory: String, bytes: Int, slots: Int, batch: Int, counted: Bool
+  ) {
     guard let handle = table.pointee.open(directory, bytes, slots, batch) else { return nil }
     self.table = table
     self.handle = handle
@@ -38,10 +43,15 @@ final class PeerHeap: HeapContestant {
     thread: Int, _ steps: UnsafeBufferPointer<bench_step>, ticks: UnsafeMutablePointer<UInt32>?,
     _ outcome: inout bench_outcome
   ) { table.pointee.run(handle, UInt32(thread), steps.baseAddress, steps.count, ticks, &outcome) }
-  func produce(thread: Int, _ ring: UnsafeMutablePointer<bench_ring>, size: Int, count: Int, _ outcome: inout bench_outcome) {
+  func produce(
+    thread: Int, _ ring: UnsafeMutablePointer<bench_ring>, size: Int, count: Int,
+    _ outcome: inout bench_outcome
+  ) {
     table.pointee.produce(handle, UInt32(thread), ring, size, count, &outcome)
   }
-  func consume(thread: Int, _ ring: UnsafeMutablePointer<bench_ring>, count: Int, _ outcome: inout bench_outcome) {
+  func consume(
+    thread: Int, _ ring: UnsafeMutablePointer<bench_ring>, count: Int, _ outcome: inout bench_outcome
+  ) {
     table.pointee.consume(handle, UInt32(thread), ring, count, &outcome)
   }
   var footprint: Int { table.pointee.footprint(handle) }

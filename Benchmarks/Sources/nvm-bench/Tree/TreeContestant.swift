@@ -25,7 +25,10 @@ final class PeerTree: TreeContestant {
   private let handle: UnsafeMutableRawPointer
   private let counted: Bool
 
-  init?(_ table: UnsafePointer<bench_tree>, directory: String, bytes: Int, perCommit: Int = 1, counted: Bool = false) {
+  init?(
+    _ table: UnsafePointer<bench_tree>, directory: String, bytes: Int, perCommit: Int = 1,
+    counted: Bool = false
+  ) {
     guard let handle = table.pointee.open(directory, bytes, perCommit) else { return nil }
     self.table = table
     self.handle = handle
