@@ -8,7 +8,8 @@ package struct AnyScenario: Sendable {
   /// Whether the mutation gate of the test run uses it (all are used by `nvm-explore --mutants`).
   package var isGated = false
   package var explore: @Sendable (CrashOptions) -> CrashReport
-  package var mutate: @Sendable (CrashOptions, _ everyCall: Bool) -> MutationReport
+  package var mutate:
+    @Sendable (CrashOptions, _ everyCall: Bool, _ known: Set<CrashMutation>) -> MutationReport
 
   package init<Structure, State>(
     _ scenario: CrashScenario<Structure, State>, isSeeded: Bool = false, isGated: Bool = false
@@ -17,7 +18,7 @@ package struct AnyScenario: Sendable {
     name = scenario.name
     self.isSeeded = isSeeded || scenario.threads.count > 1
     explore = { CrashExplorer($0).explore(scenario) }
-    mutate = { CrashExplorer($0).mutate(scenario, everyCall: $1) }
+    mutate = { CrashExplorer($0).mutate(scenario, everyCall: $1, known: $2) }
   }
 }
 
@@ -25,6 +26,7 @@ package struct AnyScenario: Sendable {
 /// random draw them from `seed`.
 package enum Registry {
   package static func all(seed: UInt64) -> [AnyScenario] {
-    RegionScenarios.all(seed: seed) + ExampleScenarios.all(seed: seed) + TreeScenarios.all(seed: seed)
+    RegionScenarios.all(seed: seed) + HeapScenarios.all(seed: seed) + TreeScenarios.all(seed: seed)
+      + ExampleScenarios.all(seed: seed)
   }
 }

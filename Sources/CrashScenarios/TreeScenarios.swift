@@ -8,17 +8,17 @@ import NVMalloc
 enum TreeScenarios {
   static func all(seed: UInt64) -> [AnyScenario] {
     [
-      AnyScenario(words("tree-insert-ascending", inserts((1...14).map { $0 })), isGated: true),
+      AnyScenario(words("tree-insert-ascending", inserts((1...14).map { $0 }))),
       AnyScenario(words("tree-insert-descending", inserts((1...14).reversed()))),
       AnyScenario(
         words("tree-insert-random", inserts([50, 10, 30, 20, 40, 60, 25, 35, 15, 45, 5, 55, 12, 33]))),
-      AnyScenario(words("tree-update", updates), isGated: true),
-      AnyScenario(words("tree-delete-and-merge", deletes), isGated: true),
+      AnyScenario(words("tree-update", updates)),
+      AnyScenario(words("tree-delete-and-merge", deletes)),
       AnyScenario(words("tree-mixed", mixed(seed: seed, count: 50)), isSeeded: true),
       AnyScenario(words("tree-reopen", reopens)),
-      AnyScenario(words("tree-bulk-load", bulkLoads), isGated: true),
+      AnyScenario(words("tree-bulk-load", bulkLoads)),
       AnyScenario(wideLeaf),
-      AnyScenario(records("tree-records", recordOperations), isGated: true),
+      AnyScenario(records("tree-records", recordOperations)),
       AnyScenario(records("tree-records-mixed", mixedRecords(seed: seed, count: 40)), isSeeded: true),
       AnyScenario(twoWriters, isSeeded: true),
     ]

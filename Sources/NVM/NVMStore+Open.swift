@@ -32,7 +32,8 @@ extension NVMStore {
         // Another process was quicker.
         guard error.code == .alreadyExists else { throw error }
         self.init(
-          parts: try Self.recover(try PersistentRegion.open(at: path, options: options.region), options, progress),
+          parts: try Self.recover(
+            try PersistentRegion.open(at: path, options: options.region), options, progress),
           options: options)
         return
       }
@@ -72,7 +73,8 @@ extension NVMStore {
     region: PersistentRegion, isBlank: Bool, options: NVMStoreOptions
   ) throws(NVMError) {
     self.init(
-      parts: isBlank ? try Self.format(region, options) : try Self.recover(region, options, nil), options: options)
+      parts: isBlank ? try Self.format(region, options) : try Self.recover(region, options, nil),
+      options: options)
   }
 
   // MARK: Parts
@@ -108,7 +110,8 @@ extension NVMStore {
     return parts
   }
 
-  private static func format(_ region: PersistentRegion, _ options: NVMStoreOptions) throws(NVMError) -> Parts {
+  private static func format(_ region: PersistentRegion, _ options: NVMStoreOptions) throws(NVMError) -> Parts
+  {
     let start = ContinuousClock.now
     let heap = try PersistentHeap.format(region, options: options.heap)
     let catalogue = try DurableBTree<String, CatalogueEntry>.create(
@@ -142,7 +145,8 @@ extension NVMStore {
         in: heap, at: handle, options: options.catalogue)
       if let damage = catalogue.recovery.damage.first {
         throw NVMError(
-          code: .corrupt, message: "The catalogue of trees is damaged. Restore the file from a backup. \(damage)",
+          code: .corrupt,
+          message: "The catalogue of trees is damaged. Restore the file from a backup. \(damage)",
           path: region.path, offset: handle.rawValue)
       }
       var parts = Parts(
@@ -181,7 +185,8 @@ extension NVMStore {
     guard !region.isReadOnly else {
       throw NVMError(
         code: .readOnly,
-        message: "A crash cut a transaction short, and finishing it changes the file. Open it for writing once.",
+        message:
+          "A crash cut a transaction short, and finishing it changes the file. Open it for writing once.",
         path: region.path)
     }
     func damaged(_ what: String) -> NVMError {
@@ -212,11 +217,13 @@ extension NVMStore {
   }
 
   static func open(
-    _ entry: CatalogueEntry, in heap: PersistentHeap, _ options: TreeOptions, _ progress: ((Double) -> Void)? = nil
+    _ entry: CatalogueEntry, in heap: PersistentHeap, _ options: TreeOptions,
+    _ progress: ((Double) -> Void)? = nil
   ) throws(NVMError) -> EncodedTree {
     let tree = try EncodedTree.open(
       in: heap, at: entry.handle, keyForm: entry.keyForm, valueForm: entry.valueForm,
-      keyTypeName: entry.keyTypeName, valueTypeName: entry.valueTypeName, options: options, progress: progress)
+      keyTypeName: entry.keyTypeName, valueTypeName: entry.valueTypeName, options: options, progress: progress
+    )
     tree.enableGate()
     return tree
   }

@@ -88,7 +88,8 @@ extension NVMStore {
         // The log stays. Only an opening may go on from here: a later writer could be undone by it.
         let failure = NVMError(
           code: .poisoned,
-          message: "A transaction could neither be finished nor taken back, so nothing more is written. Make room "
+          message:
+            "A transaction could neither be finished nor taken back, so nothing more is written. Make room "
             + "and open the store anew: it will be finished then.", path: path, underlying: second)
         region.poison(failure)
         throw failure

@@ -42,7 +42,8 @@ extension NVMStore {
         tree = try openTree(name, entry, &state, progress)
       } else {
         tree = try makeTree(
-          name, keyForm: Key.durableKeyForm, valueForm: Value.durableValueForm, keyTypeName: Key.durableTypeName,
+          name, keyForm: Key.durableKeyForm, valueForm: Value.durableValueForm,
+          keyTypeName: Key.durableTypeName,
           valueTypeName: Value.durableTypeName, &state)
       }
       // Types that are recorded alike, as Int and Int64, have a handle each to the one open tree.
@@ -82,7 +83,8 @@ extension NVMStore {
           let tree = try openTree(name, entry, &state)
           result.append(
             StoredTree(
-              name: name, keyTypeName: entry.keyTypeName, valueTypeName: entry.valueTypeName, number: entry.number,
+              name: name, keyTypeName: entry.keyTypeName, valueTypeName: entry.valueTypeName,
+              number: entry.number,
               count: tree.count))
         }
         return result.sorted { $0.name < $1.name }
@@ -135,7 +137,8 @@ extension NVMStore {
 
   /// Makes a tree without an owner, then enters it in the catalogue: the atomic step.
   func makeTree(
-    _ name: String, keyForm: DurableKeyForm, valueForm: DurableValueForm, keyTypeName: String, valueTypeName: String,
+    _ name: String, keyForm: DurableKeyForm, valueForm: DurableValueForm, keyTypeName: String,
+    valueTypeName: String,
     _ state: inout State
   ) throws(NVMError) -> EncodedTree {
     try region.checkWritable()

@@ -1,7 +1,6 @@
 import NVMBTree
 public import NVMRegion
 public import NVMalloc
-import Synchronization
 
 /// A file of named, typed, durable trees: the whole of swift-nvm behind one handle.
 ///
@@ -33,7 +32,7 @@ public final class NVMStore: Sendable {
   /// The heap's root under which the log of a transaction stands.
   let logLink: Offset
   let turn = OwnedLock()
-  let state: Mutex<State>
+  let state: Lock<State>
 
   struct State {
     var entries: [String: CatalogueEntry]
@@ -51,7 +50,8 @@ public final class NVMStore: Sendable {
   }
 
   init(
-    heap: PersistentHeap, options: NVMStoreOptions, catalogue: DurableBTree<String, CatalogueEntry>, logLink: Offset,
+    heap: PersistentHeap, options: NVMStoreOptions, catalogue: DurableBTree<String, CatalogueEntry>,
+    logLink: Offset,
     entries: [String: CatalogueEntry], open: [UInt32: EncodedTree], recovery: StoreRecovery
   ) {
     region = heap.region
@@ -61,7 +61,7 @@ public final class NVMStore: Sendable {
     self.logLink = logLink
     self.recovery = recovery
     let last = entries.values.map(\.number).max() ?? CatalogueEntry.treeNumber
-    state = Mutex(
+    state = Lock(
       State(entries: entries, open: open.mapValues { OpenTree(tree: $0) }, lastNumber: last))
   }
 

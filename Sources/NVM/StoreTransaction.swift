@@ -39,7 +39,8 @@ public final class StoreTransaction {
         held[tree.number] = known
       }
       guard let known = held[tree.number], tree.shares(known) else {
-        throw NVMError(code: .invalidArgument, message: "The tree belongs to another store.", path: store.path)
+        throw NVMError(
+          code: .invalidArgument, message: "The tree belongs to another store.", path: store.path)
       }
       return TransactionTree(transaction: self, tree: tree)
     }
@@ -92,7 +93,8 @@ public final class StoreTransaction {
 
 extension NVMStore {
   /// The open tree that a handle belongs to, if it is one of this store's.
-  func openTree<Key: DurableKey, Value: DurableValue>(sharedBy tree: DurableBTree<Key, Value>) -> EncodedTree? {
+  func openTree<Key: DurableKey, Value: DurableValue>(sharedBy tree: DurableBTree<Key, Value>) -> EncodedTree?
+  {
     let known = state.withLock { $0.open[tree.number]?.tree }
     guard let known, tree.shares(known) else { return nil }
     return known

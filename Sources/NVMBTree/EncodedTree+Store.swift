@@ -21,7 +21,8 @@ extension EncodedTree {
     keyTypeName: String, valueTypeName: String, options: TreeOptions
   ) throws(NVMError) -> EncodedTree {
     let engine = try TreeEngine.create(
-      in: heap, number: number, keyForm: keyForm.rawValue, valueForm: valueForm.rawValue, keyType: keyTypeName,
+      in: heap, number: number, keyForm: keyForm.rawValue, valueForm: valueForm.rawValue,
+      keyType: keyTypeName,
       valueType: valueTypeName, options: options)
     return EncodedTree(engine, keyTypeName: keyTypeName, valueTypeName: valueTypeName)
   }

@@ -82,7 +82,7 @@ public final class EncodedTree: Sendable {
   ///   - lower: where the range starts, itself included; nil for the first key.
   ///   - upper: where it ends, itself excluded; nil for the last key included.
   ///   - reverse: from the upper end to the lower one.
-  public func forEach(
+  public func scan(
     from lower: [UInt8]? = nil, to upper: [UInt8]? = nil, reverse: Bool = false,
     _ body: (_ key: [UInt8], _ value: [UInt8]) throws -> Bool
   ) throws {
@@ -129,7 +129,9 @@ public final class EncodedTree: Sendable {
         return try body(SearchKey(head: UInt64(bigEndian: bytes.loadUnaligned(as: UInt64.self))))
       }
       let head = KeyHead.ofBytes(bytes)
-      guard !KeyHead.isWhole(head), let base = bytes.baseAddress else { return try body(SearchKey(head: head)) }
+      guard !KeyHead.isWhole(head), let base = bytes.baseAddress else {
+        return try body(SearchKey(head: head))
+      }
       return try body(SearchKey(head: head, bytes: base, count: bytes.count))
     }
   }
@@ -144,7 +146,8 @@ public final class EncodedTree: Sendable {
   private func formError(_ what: String) -> NVMError {
     NVMError(
       code: .invalidArgument,
-      message: "An encoded \(what) of this tree has 8 bytes (\(what == "key" ? keyTypeName : valueTypeName)).",
+      message:
+        "An encoded \(what) of this tree has 8 bytes (\(what == "key" ? keyTypeName : valueTypeName)).",
       path: engine.region.path)
   }
 }

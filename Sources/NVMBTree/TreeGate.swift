@@ -76,7 +76,8 @@ struct TreeGate: @unchecked Sendable {
         if nvm_load_seqcst(state) == State.applying { return nil }
         throw NVMError(
           code: .invalidArgument,
-          message: "The tree is part of the transaction that this thread has open. Change it through tx[tree] until "
+          message:
+            "The tree is part of the transaction that this thread has open. Change it through tx[tree] until "
             + "the transaction has ended.")
       }
       try waitOpen()

@@ -31,10 +31,10 @@ enum CallSites {
 
     static func capture() -> Int32 {
       guard
-        let stack = try? Backtrace.capture(algorithm: .fast, limit: 20, offset: 2, top: 0, images: images)
+        let stack = try? Backtrace.capture(algorithm: .fast, limit: 12, offset: 2, top: 0, images: images)
       else { return -1 }
       var key: [UInt64] = []
-      key.reserveCapacity(20)
+      key.reserveCapacity(12)
       for frame in stack.frames {
         if case .returnAddress(let address) = frame { key.append(UInt64(address) ?? 0) }
       }

@@ -40,10 +40,14 @@ public struct CrashExplorer: Sendable {
   /// Repeats the exploration with each flush and each fence left out in turn, and with each flush moved
   /// before the store that it follows, until a violation shows.
   ///
-  /// - Parameter everyCall: also one mutant for each single call of the run, not only for each line of code.
+  /// Fewer images are checked of each mutant than `explore` would; a survivor may fall to more.
+  ///
+  /// - Parameters:
+  ///   - everyCall: also one mutant for each single call of the run, not only for each line of code.
+  ///   - known: mutants that need not be tried, because another scenario noticed them.
   public func mutate<Structure, State: Equatable & Sendable>(
     _ scenario: CrashScenario<Structure, State>, everyCall: Bool = false,
-    kinds: [CrashMutation.Kind] = CrashMutation.Kind.allCases
+    kinds: [CrashMutation.Kind] = CrashMutation.Kind.allCases, known: Set<CrashMutation> = []
   ) -> MutationReport {
     watch(scenario.name, nil)
     defer { Watchdog.shared.stop() }
@@ -55,6 +59,7 @@ public struct CrashExplorer: Sendable {
     quick.imagesPerRecoveryPoint = min(options.imagesPerRecoveryPoint, 16)
     quick.recoveriesPerPoint = min(options.recoveriesPerPoint, 2)
     quick.recoveryDepth = min(options.recoveryDepth, 1)
+    quick.maximumImages = min(options.maximumImages ?? .max, 3000)
     quick.maximumViolations = 1
     quick.shrinks = false
     // The unmutated run, for the call sites of its recoveries.
@@ -62,9 +67,11 @@ public struct CrashExplorer: Sendable {
     original.explore(run)
     var report = MutationReport(scenario: scenario.name)
     report.images = original.report.images
+    report.violations = original.report.violations
+    guard report.violations.isEmpty else { return report }
     for mutation in Self.mutations(
       of: run.trace, flushes: original.recoveryFlushes, fences: original.recoveryFences, kinds, everyCall)
-    {
+    where !known.contains(mutation) {
       watch(scenario.name, mutation)
       let exploration = Exploration(scenario, quick, mutation: mutation)
       exploration.explore(run)
@@ -79,18 +86,19 @@ public struct CrashExplorer: Sendable {
   }
 
   private static func mutations(
-    of trace: Trace, flushes: Set<CallSite>, fences: Set<CallSite>, _ kinds: [CrashMutation.Kind],
+    of trace: Trace, flushes: Set<Int32>, fences: Set<Int32>, _ kinds: [CrashMutation.Kind],
     _ everyCall: Bool
   ) -> [CrashMutation] {
     var result: [CrashMutation] = []
     for kind in kinds {
-      var sites = kind == .dropFence ? fences : flushes
+      var numbers = kind == .dropFence ? fences : flushes
       var calls = 0
       for event in trace.events where kind == .dropFence ? event.isFence : event.kind == .flush {
         if everyCall { result.append(CrashMutation(kind, .ordinal(calls))) }
         calls += 1
-        sites.insert(CallSites.site(event.site))
+        numbers.insert(event.site)
       }
+      let sites = Set(numbers.map { CallSites.site($0) })
       for site in sites.sorted(by: { ($0.file, $0.line, $0.function) < ($1.file, $1.line, $1.function) }) {
         result.append(CrashMutation(kind, .site(site)))
       }

@@ -89,6 +89,8 @@ public struct MutationReport: Sendable, CustomStringConvertible {
   /// Those that no image of this scenario shows.
   public var survivors: [CrashMutation] = []
   public var images = 0
+  /// What is wrong without any mutation: then none is tried.
+  public var violations: [CrashViolation] = []
   public var total: Int { killed.count + survivors.count }
 
   public init(scenario: String) { self.scenario = scenario }
@@ -96,6 +98,7 @@ public struct MutationReport: Sendable, CustomStringConvertible {
   public var description: String {
     var text = "\(scenario): \(killed.count) of \(total) mutants killed, \(images) images"
     for survivor in survivors { text += "\n  survives: \(survivor)" }
+    for violation in violations { text += "\n\(violation)" }
     return text
   }
 }

@@ -17,9 +17,9 @@ final class Exploration<Structure, State: Equatable & Sendable> {
   private var recovered: Set<UInt64> = []
   /// One image buffer for each depth.
   private let buffers: [UnsafeMutableRawPointer]
-  /// The call sites of flushes, and those of fences, met in recoveries.
-  var recoveryFlushes: Set<CallSite> = []
-  var recoveryFences: Set<CallSite> = []
+  /// The call sites of flushes, and those of fences, met in recoveries. By number: names are slow to find.
+  var recoveryFlushes: Set<Int32> = []
+  var recoveryFences: Set<Int32> = []
 
   init(_ scenario: CrashScenario<Structure, State>, _ options: CrashOptions, mutation: CrashMutation? = nil) {
     self.scenario = scenario
@@ -217,8 +217,8 @@ final class Exploration<Structure, State: Equatable & Sendable> {
     guard !isFinished, run.failure == nil else { return }
     if mutation == nil {
       for event in run.trace.events {
-        if event.kind == .flush { recoveryFlushes.insert(CallSites.site(event.site)) }
-        if event.isFence { recoveryFences.insert(CallSites.site(event.site)) }
+        if event.kind == .flush { recoveryFlushes.insert(event.site) }
+        if event.isFence { recoveryFences.insert(event.site) }
       }
     }
     var trace = run.trace

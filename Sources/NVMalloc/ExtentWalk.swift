@@ -1,8 +1,8 @@
 import NVMRegion
 
-/// Reads the extent table head by head, checks each, and goes on behind damage: at the next valid head. What was
-/// skipped is one hole; free heads that follow a hole directly are suspect, since they may be stale ones inside
-/// the extent whose head was lost.
+/// Reads the extent table head by head, checks each, and goes on behind damage: at the next valid head. What
+/// was skipped is one hole; free heads that follow a hole directly are suspect, since they may be stale ones
+/// inside the extent whose head was lost.
 struct ExtentWalk {
   struct Head {
     var unit: Int

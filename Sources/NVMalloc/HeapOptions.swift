@@ -10,7 +10,8 @@ public enum QuarantinePolicy: Sendable, Equatable {
 public struct HeapOptions: Sendable {
   /// Default: 0.2 s.
   public var quarantine: QuarantinePolicy = .quarantine(.milliseconds(200))
-  /// The least the region grows by, in bytes, when the heap is full; more in a large region (an eighth of it).
+  /// The least the region grows by, in bytes, when the heap is full; more in a large region (an eighth of
+  /// it).
   public var growthIncrement: Int = 4 << 20
 
   package var geometry = HeapGeometry()
@@ -18,7 +19,8 @@ public struct HeapOptions: Sendable {
   public init() {}
 }
 
-/// Sizes fixed at format. Defaults for real use; the smallest for tests that want splits, wraps and growth soon.
+/// Sizes fixed at format. Defaults for real use; the smallest for tests that want splits, wraps and growth
+/// soon.
 package struct HeapGeometry: Sendable {
   /// log2 of the unit of extents, 10 ... 20. 16 KiB: objects are extents of their own from eight units on, so
   /// rounding wastes at most one eighth, and the table takes 64 bytes per unit, 0.4 %.

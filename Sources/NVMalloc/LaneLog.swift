@@ -13,9 +13,9 @@ import NVMRegion
 //     record written, flush, fence                                  = committed
 //     words stored, flush, order  →  marker in the next line, flush, order
 //
-// Of the valid first lines of a lane the one with the highest sequence counts: a marker says that nothing is left to
-// do, a record is carried out (again: storing the same words twice is harmless) and retired. A record never
-// covers the line of the marker before it, so while it is being written the marker still counts.
+// Of the valid first lines of a lane the one with the highest sequence counts: a marker says that nothing is
+// left to do, a record is carried out (again: storing the same words twice is harmless) and retired. A record
+// never covers the line of the marker before it, so while it is being written the marker still counts.
 
 /// One word of a publication.
 struct LogWord: Equatable {
@@ -23,8 +23,8 @@ struct LogWord: Equatable {
   var value: UInt64
 }
 
-/// The commit primitive for several words, on media driven by cache lines or pages. This is its one interface; a
-/// journaled medium puts one journal record in its place.
+/// The commit primitive for several words, on media driven by cache lines or pages. This is its one
+/// interface; a journaled medium puts one journal record in its place.
 ///
 /// Words named in a commit must be covered by a lock or claim of the caller until `commit` returns: then the
 /// record is retired, and no replay can undo a later store.
@@ -39,8 +39,9 @@ final class LaneLog: @unchecked Sendable {
 
   /// A lane in memory.
   struct Lane {
-    var lock: UInt64 = 0
     var sequence: UInt64 = 0
+    /// 1 while held.
+    var lock: UInt64 = 0
     /// The next line.
     var position = 0
     /// Whether this opening has used it.
@@ -55,6 +56,7 @@ final class LaneLog: @unchecked Sendable {
   private let seed: UInt64
 
   init(_ region: PersistentRegion, offset: Offset, laneCount: Int, laneSize: Int) {
+    assert(MemoryLayout<LogWord>.stride == 16, "pairs stand on the medium as they are in memory")
     self.region = region
     self.offset = offset
     self.laneCount = laneCount
@@ -65,11 +67,13 @@ final class LaneLog: @unchecked Sendable {
   }
   deinit { lanes.deallocate() }
 
+  func lock(_ index: Int) -> SpinLock { SpinLock(UnsafeMutableRawPointer(lanes + index) + 8) }
+
   /// How many words a record in the ring can hold.
   var capacity: Int { 3 + 4 * (lineCount - 3) }
 
-  /// Makes `words` true as one atomic step that is durable on return. Orders what the calling thread has flushed
-  /// before ahead of it.
+  /// Makes `words` true as one atomic step that is durable on return. Orders what the calling thread has
+  /// flushed before ahead of it.
   /// - Parameter outOfLine: where `words` stand on the medium, flushed, if they are more than ``capacity``.
   func commit(_ words: UnsafeBufferPointer<LogWord>, outOfLine: Offset? = nil) throws(NVMError) {
     try region.order()
@@ -80,7 +84,7 @@ final class LaneLog: @unchecked Sendable {
     }
     let index = acquireLane()
     let lane = lanes + index
-    defer { SpinLock(lane).unlock() }
+    defer { lock(index).unlock() }
     lane.pointee.isUsed = true
     if let outOfLine {
       let hash = nvm_hash_bytes(seed, words.baseAddress, words.count * 16)
@@ -109,9 +113,9 @@ final class LaneLog: @unchecked Sendable {
     let first = Int(nvm_thread_slot()) % laneCount
     for i in 0..<laneCount {
       let index = (first + i) % laneCount
-      if SpinLock(lanes + index).tryLock() { return index }
+      if lock(index).tryLock() { return index }
     }
-    SpinLock(lanes + first).lock()
+    lock(first).lock()
     return first
   }
 
@@ -223,8 +227,8 @@ final class LaneLog: @unchecked Sendable {
     }
   }
 
-  /// Carries out what was committed and not retired, lane by lane. A crash meanwhile costs nothing: the same is
-  /// done again. Returns the number of records replayed.
+  /// Carries out what was committed and not retired, lane by lane. A crash meanwhile costs nothing: the same
+  /// is done again. Returns the number of records replayed.
   func recover() throws(NVMError) -> Int {
     var replayed = 0
     for index in 0..<laneCount {
@@ -238,7 +242,15 @@ final class LaneLog: @unchecked Sendable {
             + "finished. Restore the file from a backup.", path: region.path,
           offset: (offset + index * lineCount * Self.line).rawValue)
       }
-      guard let words = found.pending else { continue }
+      guard let words = found.pending else {
+        // What a crash left of a record is overwritten at once. Otherwise a later record in its place, torn by a
+        // second crash, might lend it the words that it lacks: given up once, it would be carried out then.
+        if hasRemains(index, found.end) {
+          append(index, .marker, 0, UnsafeBufferPointer(start: nil, count: 0))
+          lanes[index].isUsed = true
+        }
+        continue
+      }
       for word in words {
         let at = Offset(rawValue: word.offset)
         guard region.contains(at, count: 8), word.offset & 7 == 0 else {
@@ -257,13 +269,19 @@ final class LaneLog: @unchecked Sendable {
     return replayed
   }
 
+  /// Whether the line at `position` holds something that is no record.
+  private func hasRemains(_ index: Int, _ position: Int) -> Bool {
+    let at = place(index, position)
+    return (0..<Self.line / 8).contains { region.load(at + $0 * 8) != 0 } && parse(index, position) == nil
+  }
+
   /// Writes one more marker into each lane that was used, so that two lines would have to rot before an old
   /// record counts again.
   func seal() throws(NVMError) {
     for index in 0..<laneCount where lanes[index].isUsed {
-      SpinLock(lanes + index).lock()
+      lock(index).lock()
       append(index, .marker, 0, UnsafeBufferPointer(start: nil, count: 0))
-      SpinLock(lanes + index).unlock()
+      lock(index).unlock()
     }
     try region.fence()
   }

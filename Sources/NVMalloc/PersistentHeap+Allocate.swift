@@ -5,19 +5,19 @@ extension PersistentHeap {
   /// Allocates a block. The bytes are what was there before: initialise them.
   ///
   /// - Parameters:
-  ///   - byteCount: 0 and up. Blocks up to eight units of the heap (128 KiB by default) come from slabs, larger
-  ///     ones are extents of their own, up to what the region can hold.
+  ///   - byteCount: 0 and up. Blocks up to eight units of the heap (128 KiB by default) come from slabs,
+  ///     larger ones are extents of their own, up to what the region can hold.
   ///   - alignment: of the offset, a power of two; at least 16 is given. Beyond 64 it costs up to
   ///     `alignment` bytes, from the unit (16 KiB) on nothing but rounding.
   ///   - tag: what it holds. - owner: by whom a crash survivor is found again
   ///     (``forEachBlock(tag:owner:includingSmall:_:)``); 20 bits.
-  ///   - durability: `.immediate`: on return the block survives any crash, by one fence. `.deferred`: from the
-  ///     calling thread's next fence on.
+  ///   - durability: `.immediate`: on return the block survives any crash, by one fence. `.deferred`: from
+  ///     the calling thread's next fence on.
   /// - Returns: where the bytes start.
   /// - Throws: `.invalidArgument`, `.outOfSpace`, `.diskFull`, `.ioFailure`, and as
   ///   ``PersistentRegion/checkWritable()``.
-  /// - Complexity: O(1) from a slab, plus a batch of 64 headers when a slab's next part is first used. Of large
-  ///   ones O(units).
+  /// - Complexity: O(1) from a slab, plus a batch of 64 headers when a slab's next part is first used. Of
+  ///   large ones O(units).
   public func allocate(
     byteCount: Int, alignment: Int = 16, tag: BlockTag = .none, owner: OwnerToken = .none,
     durability: Durability = .immediate

@@ -4,12 +4,15 @@ public import NVMRegion
 extension PersistentHeap {
   /// Frees a block. It rests in the quarantine before it is handed out again.
   ///
+  /// Whatever refers to the block must be gone durably before: also a deferred free may take hold, and the
+  /// block be used again, at any moment from the call on.
+  ///
   /// - Parameters:
   ///   - payload: what allocation returned.
   ///   - durability: `.immediate`: on return no crash brings the block back, by one fence. `.deferred`: from
   ///     the calling thread's next fence on.
-  /// - Throws: `.doubleFree`, `.foreignOffset` (null, misaligned, inside a block, or never a block), `.corrupt`
-  ///   when the header was overwritten: in each case nothing is changed. `.ioFailure`, and as
+  /// - Throws: `.doubleFree`, `.foreignOffset` (null, misaligned, inside a block, or never a block),
+  ///   `.corrupt` when the header was overwritten: in each case nothing is changed. `.ioFailure`, and as
   ///   ``PersistentRegion/checkWritable()``.
   /// - Complexity: O(1).
   public func deallocate(_ payload: Offset, durability: Durability = .immediate) throws(NVMError) {
@@ -81,9 +84,9 @@ extension PersistentHeap {
   @inline(never)
   func scanNow(_ slab: UnsafeMutablePointer<Slab>) {
     let c = classes + slab.pointee.classIndex
-    SpinLock(c).lock()
-    defer { SpinLock(c).unlock() }
-    if slab.pointee.isInUse, !slab.isScanned { scan(c, slab) }
+    lock(of: c).lock()
+    defer { lock(of: c).unlock() }
+    if slab.pointee.isInUse, slab.pointee.classIndex == c.pointee.index, !slab.isScanned { scan(c, slab) }
   }
 
   @inline(never)

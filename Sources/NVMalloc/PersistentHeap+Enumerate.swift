@@ -99,7 +99,8 @@ extension PersistentHeap {
   /// exactly once, others at most once. Damaged headers are passed over; if there were any, the enumeration
   /// ends by throwing `.corrupt`, after all other blocks were seen.
   ///
-  /// - Parameter includingSmall: `false` looks at large blocks only, which touches nothing but the extent table.
+  /// - Parameter includingSmall: `false` looks at large blocks only, which touches nothing but the extent
+  ///   table.
   /// - Complexity: O(extents + blocks of slabs).
   public func forEachBlock(
     tag: BlockTag? = nil, owner: OwnerToken? = nil, includingSmall: Bool = true,
@@ -159,9 +160,11 @@ extension PersistentHeap {
     var next = 0
     var batch: [BlockInfo] = []
     while true {
-      SpinLock(c).lock()
+      lock(of: c).lock()
       // Given back, and perhaps used for another slab, meanwhile: then nothing in it lived throughout.
-      let isSame = slab.pointee.isInUse && slab.pointee.firstUnit + slab.pointee.unitCount == end
+      let isSame =
+        slab.pointee.isInUse && slab.pointee.classIndex == c.pointee.index
+        && slab.pointee.firstUnit + slab.pointee.unitCount == end
       if isSame, next == 0, !slab.isScanned { scan(c, slab) }
       let limit = isSame ? min(slab.pointee.mark, next + Self.batch) : 0
       if isSame, next == 0, slab.pointee.damaged > 0 { damage = damage ?? slab.pointee.base }
@@ -174,7 +177,7 @@ extension PersistentHeap {
         }
         next += 1
       }
-      SpinLock(c).unlock()
+      lock(of: c).unlock()
       if batch.isEmpty, limit == 0 || next >= slab.pointee.mark { return }
       for info in batch where (tag ?? info.tag) == info.tag && (owner ?? info.owner) == info.owner {
         try body(info)

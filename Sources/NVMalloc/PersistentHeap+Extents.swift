@@ -1,8 +1,8 @@
 import CNVM
 import NVMRegion
 
-// Taking and giving back extents. All of it under the extent lock; entries written here need no gate, since the
-// table moves under the same lock.
+// Taking and giving back extents. All of it under the extent lock; entries written here need no gate, since
+// the table moves under the same lock.
 //
 // Taking k units from a run of n, whose heads on the medium may be several (coalescing happens in DRAM only):
 //
@@ -49,8 +49,8 @@ extension PersistentHeap {
       path: region.path, underlying: cause)
   }
 
-  /// A run that fits: what has rested first, then growth, then what rests, the oldest first. Where much of the
-  /// heap rests, the oldest is used before the region grows.
+  /// A run that fits: what has rested first, then growth, then what rests, the oldest first. Where much of
+  /// the heap rests, the oldest is used before the region grows.
   private func findRun(
     _ space: inout ExtentSpace, _ count: Int, _ alignment: Int, _ failure: inout NVMError?
   ) throws(NVMError) -> Int? {
@@ -147,8 +147,8 @@ extension PersistentHeap {
     space.runs.insert(unit, length, limit: unitCount)
   }
 
-  /// Turns a held extent into a used one. Words 1 to 3 go first, into the same line; word 0 is the commit. With
-  /// the table gate or the extent lock.
+  /// Turns a held extent into a used one. Words 1 to 3 go first, into the same line; word 0 is the commit.
+  /// With the table gate or the extent lock.
   func writeEntry(
     _ unit: Int, _ kind: ExtentKind, length: Int, _ word1: UInt64, _ word2: UInt64, _ word3: UInt64 = 0
   ) {
@@ -160,12 +160,14 @@ extension PersistentHeap {
     region.flush(at, count: 32)
   }
 
-  /// Frees a used extent that nothing refers to: one store, durable on return; then it may be used again.
+  /// Frees a used extent that nothing refers to: one store, durable on return; then it rests.
   func releaseExtent(_ unit: Int, _ length: Int) throws(NVMError) {
+    let tick = now()
     try extents.withLock { (space) throws(NVMError) in
       region.store(freeWord(unit, length), at: entry(unit))
       try region.persist(entry(unit), count: 8)
-      giveBack(&space, unit, length)
+      map.set(unit, tag: UnitMap.Tag.objectHeld, length: length)
+      space.rest(unit, length, tick: tick)
     }
   }
 

@@ -2,10 +2,11 @@ import CNVM
 public import NVMRegion
 
 extension PersistentHeap {
-  /// Makes an empty heap in a region whose payload is blank. Durable on return; a crash before leaves no heap.
+  /// Makes an empty heap in a region whose payload is blank. Durable on return; a crash before leaves no
+  /// heap.
   ///
-  /// Fits `initialize` of ``PersistentRegion/create(at:size:options:initialize:)``, so that a file appears with
-  /// its heap or not at all.
+  /// Fits `initialize` of ``PersistentRegion/create(at:size:options:initialize:)``, so that a file appears
+  /// with its heap or not at all.
   ///
   /// - Throws: `.alreadyExists` where the region holds a heap, `.outOfSpace` where it is too small,
   ///   `.invalidArgument`, and as ``PersistentRegion/checkWritable()``.

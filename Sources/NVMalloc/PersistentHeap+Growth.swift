@@ -3,14 +3,16 @@ import NVMRegion
 
 // Growth in place. Under the extent lock.
 //
-// Where the table has room:        region grows → entry[end] := free(new units), flush, order → heap header, both
-//                                  copies (the first is the commit point).
-// Where it has not:                region grows → a table of at least twice the capacity is written whole into the
-//                                  new space, with itself and the rest of the new space as heads; flush, order →
-//                                  heap header (commit: new table and new units at once) → the old table's head
-//                                  := free. A crash before the last step leaves a table that the header does not
-//                                  name: opening frees it. Records of lanes name places in the table, so no
-//                                  publication is under way meanwhile (the gate).
+// Where the table has room:
+//
+//     region grows → entry[end] := free(new units), flush, order → heap header, both copies (commit: the
+//     first)
+//
+// Where it has not: the region grows → a table of at least twice the capacity is written whole into the new
+// space, with itself and the rest of that space as heads; flush, order → heap header (commit: new table and
+// new units at once) → the old table's head := free. A crash before the last step leaves a table that the
+// header does not name: opening frees it. Records of lanes name places in the table, so no publication is
+// under way meanwhile (the gate).
 extension PersistentHeap {
   /// Adds at least `count` units in one piece at the end.
   func grow(_ space: inout ExtentSpace, _ count: Int) throws(NVMError) {

@@ -15,8 +15,8 @@ extension PersistentHeap {
   ///
   /// Damaged spots do not keep a heap from opening: they are set aside and listed in ``recovery``.
   /// - Parameter progress: called now and then with units looked at and units in all.
-  /// - Throws: `.notARegion` where there is no heap, `.newerFormat`, `.corrupt` when neither header copy verifies or
-  ///   the log is damaged, `.outOfMemory`, `.ioFailure`.
+  /// - Throws: `.notARegion` where there is no heap, `.newerFormat`, `.corrupt` when neither header copy
+  ///   verifies or the log is damaged, `.outOfMemory`, `.ioFailure`.
   /// - Complexity: O(extents); independent of the number of small blocks.
   public static func open(
     _ region: PersistentRegion, options: HeapOptions = HeapOptions(),
@@ -36,7 +36,8 @@ extension PersistentHeap {
         HeapProblem(.root, roots.line(i).rawValue, byteCount: 64, "A line of the root table is damaged."))
     }
     let most = min(max(region.maximumSize >> header.unitShift, header.unitCount), ExtentEntry.maximumLength)
-    let map = try UnitMap.make(capacity: most, path: region.path)
+    let map = try UnitMap.make(
+      wanted: most, needed: header.unitCount, path: region.path)
     let walk = ExtentWalk(region, check, header)
     var heads: [ExtentWalk.Head] = []
     recovery.problems += walk.run(heads: &heads, progress: progress)
@@ -86,7 +87,8 @@ extension PersistentHeap {
         path: region.path, offset: region.payloadStart.rawValue)
     }
     if valid.count < 2 || !valid[0].1.isSame(as: valid[1].1) {
-      // The other copy follows. After a crash it may rightly be older or torn; after a clean close that is rot.
+      // The other copy follows. After a crash it may rightly be older or torn; after a clean close that is
+      // rot.
       if valid.count < 2, region.wasCleanlyClosed {
         recovery.problems.append(
           HeapProblem(
@@ -147,6 +149,7 @@ extension PersistentHeap {
       slab.pointee.isSetAside = true
     }
     enter(slab)
+    slab.pointee.isInUse = true
     c.pointee.add(slab)
     c.pointee.relist(slab)
   }

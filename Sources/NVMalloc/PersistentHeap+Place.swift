@@ -7,16 +7,16 @@ public import NVMRegion
 //     record {header := U, link := payload}, fence                        = the atomic step
 //     header U, link → payload                                            record retired
 extension PersistentHeap {
-  /// Allocates a block, initialises it and links it, all or nothing: after a crash the link is 0 and there is no
-  /// block, or it leads to the initialised one. Durable on return.
+  /// Allocates a block, initialises it and links it, all or nothing: after a crash the link is 0 and there is
+  /// no block, or it leads to the initialised one. Durable on return.
   ///
   /// - Parameters:
   ///   - link: the word to hold the block's offset: a ``PersistentPointer`` field, or a root's
   ///     (``rootLink(named:createIfMissing:)``). It must be 0.
   ///   - initialize: writes the bytes through the region's primitives; flushing is not its business.
   /// - Returns: where the bytes start.
-  /// - Throws: `.invalidArgument` where the link is misaligned, outside the heap or taken; what `initialize` throws;
-  ///   and as ``allocate(byteCount:alignment:tag:owner:durability:)``. Then nothing has changed.
+  /// - Throws: `.invalidArgument` where the link is misaligned, outside the heap or taken; what `initialize`
+  ///   throws; and as ``allocate(byteCount:alignment:tag:owner:durability:)``. Then nothing has changed.
   /// - Complexity: as allocation, three orders and one fence, and the lines of the payload.
   @discardableResult
   public func place(

@@ -12,8 +12,8 @@ public struct Publication {
   /// Where a word stands in `words`, once there are many.
   var places: [UInt64: Int] = [:]
 
-  /// Sets space aside that becomes a block with this step. Write its bytes through the region's primitives and
-  /// flush them (`writeFlushed`, or `write` and `flush`) before the body returns; the step orders them.
+  /// Sets space aside that becomes a block with this step. Write its bytes through the region's primitives
+  /// and flush them (`writeFlushed`, or `write` and `flush`) before the body returns; the step orders them.
   public mutating func reserve(
     byteCount: Int, alignment: Int = 16, tag: BlockTag = .none, owner: OwnerToken = .none
   ) throws(NVMError) -> Offset {
@@ -53,8 +53,9 @@ public struct Publication {
 }
 
 extension PersistentHeap {
-  /// Sets space aside in memory: no fence, nothing on the medium that a crash would have to undo. (Large space
-  /// is cut out of the free space with ordered stores.) It becomes a block through ``Publication/use(_:)``.
+  /// Sets space aside in memory: no fence, nothing on the medium that a crash would have to undo. (Large
+  /// space is cut out of the free space with ordered stores.) It becomes a block through
+  /// ``Publication/use(_:)``.
   /// - Throws: as ``allocate(byteCount:alignment:tag:owner:durability:)``.
   public func reserve(
     byteCount: Int, alignment: Int = 16, tag: BlockTag = .none, owner: OwnerToken = .none
@@ -91,18 +92,19 @@ extension PersistentHeap {
     }
   }
 
-  /// Carries out any number of allocations, frees and word changes as one atomic step: after a crash all of it
-  /// has happened or none. Durable on return.
+  /// Carries out any number of allocations, frees and word changes as one atomic step: after a crash all of
+  /// it has happened or none. Durable on return.
   ///
-  ///     body; headers' word 1, flush, order  →  record in a lane, flush, fence = done  →  words stored, flush, order
-  ///     →  record retired, order
+  ///     body; headers' word 1, flush, order
+  ///     record in a lane, flush, fence                = done
+  ///     words stored, flush, order;  record retired, flush, order
   ///
   /// One single change takes one order and one fence; several take three orders and one fence.
   ///
-  /// - Parameter body: says what is to happen. It may use the heap otherwise too, and publish, independently of
-  ///   this step. When it throws, everything is as before.
-  /// - Throws: what `body` throws, `.outOfSpace` for very large steps, `.ioFailure`: then it is not known whether the
-  ///   step happened until the region is opened again.
+  /// - Parameter body: says what is to happen. It may use the heap otherwise too, and publish, independently
+  ///   of this step. When it throws, everything is as before.
+  /// - Throws: what `body` throws, `.outOfSpace` for very large steps, `.ioFailure`: then it is not known
+  ///   whether the step happened until the region is opened again.
   /// - Complexity: O(changes).
   public func publish(_ body: (inout Publication) throws(NVMError) -> Void) throws(NVMError) {
     try checkWritable()

@@ -49,8 +49,8 @@ extension PersistentHeap {
   /// - Parameters:
   ///   - name: 1 to 48 bytes of UTF-8.
   ///   - createIfMissing: makes the root, with value 0, durably, where there is none.
-  /// - Throws: `.notFound`, `.invalidArgument`, `.outOfSpace` when the table is full, `.corrupt` when the name is
-  ///   not found but a damaged line may hold it.
+  /// - Throws: `.notFound`, `.invalidArgument`, `.outOfSpace` when the table is full, `.corrupt` when the
+  ///   name is not found but a damaged line may hold it.
   /// - Complexity: O(1); one fence where it is made.
   public func rootLink(named name: String, createIfMissing: Bool = true) throws(NVMError) -> Offset {
     try checkUsable()

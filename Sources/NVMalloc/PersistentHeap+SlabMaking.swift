@@ -4,10 +4,10 @@ import NVMRegion
 
 // How slabs come to be and how their blocks come to be known.
 //
-// A block exists on the medium from the moment the slab's high-water mark covers it: below the mark every block
-// has a valid header, above it nothing is read.
+// A block exists on the medium from the moment the slab's high-water mark covers it: below the mark every
+// block has a valid header, above it nothing is read.
 //
-//     headers of 64 blocks := free, flush, order  →  mark := mark + 64, flush, fence  →  free bits in memory
+//     headers of 64 blocks := free, flush, order  →  mark += 64, flush, fence  →  free bits in memory
 //
 // A crash before the mark leaves headers nobody reads.
 extension PersistentHeap {
@@ -16,10 +16,10 @@ extension PersistentHeap {
   /// Makes a slab whose first batch is formatted already: headers are written while the extent is still free,
   /// then one commit of the entry makes slab, generation and mark true at once.
   func makeSlab(_ c: UnsafeMutablePointer<SizeClass>, reclaiming: Bool) throws(NVMError) {
-    let blockBytes = c.pointee.blockBytes
-    SpinLock(c).lock()
+    let blockBytes = SizeClasses.lines(c - classes) * 64
+    lock(of: c).lock()
     let isFirst = c.pointee.slabCount == 0
-    SpinLock(c).unlock()
+    lock(of: c).unlock()
     let small = SizeClasses.slabUnits(blockBytes: blockBytes, unitShift: unitShift, isFirst: true)
     let count = SizeClasses.slabUnits(blockBytes: blockBytes, unitShift: unitShift, isFirst: isFirst)
     var units = count
@@ -52,11 +52,12 @@ extension PersistentHeap {
     slab.publishBits(bits)
     for i in 0..<mark { slab.setFree(i) }
     enter(slab)
-    SpinLock(c).lock()
+    lock(of: c).lock()
+    slab.pointee.isInUse = true
     c.pointee.add(slab)
     c.pointee.emptyCount += 1
     c.pointee.relist(slab)
-    SpinLock(c).unlock()
+    lock(of: c).unlock()
   }
 
   /// A number that differs between slabs of one place, so that headers of an earlier use never verify.
@@ -142,7 +143,7 @@ extension PersistentHeap {
 
   // MARK: Descriptors
 
-  /// A descriptor, of a spare one where there is one. Under the extent lock.
+  /// A descriptor, a spare one where there is one, not in use yet. Under the extent lock.
   func makeDescriptor(
     _ space: inout ExtentSpace, _ c: UnsafeMutablePointer<SizeClass>, _ unit: Int, _ units: Int,
     _ blockBytes: Int,
@@ -156,6 +157,7 @@ extension PersistentHeap {
       slab = .allocate(capacity: 1)
       slab.initialize(to: Slab())
     }
+    assert(MemoryLayout<Slab>.offset(of: \.bits) == Slab.bitsOffset)
     let owned = (slab.pointee.ownedBits, slab.pointee.ownedBytes)
     slab.pointee = Slab()
     (slab.pointee.ownedBits, slab.pointee.ownedBytes) = owned
@@ -165,11 +167,10 @@ extension PersistentHeap {
     slab.pointee.reciprocal = ((1 << 40) + lines - 1) / lines
     slab.pointee.blockCount = (units << unitShift) / blockBytes
     slab.pointee.generation = generation
-    slab.pointee.classIndex = c.pointee.index
+    slab.pointee.classIndex = c - classes
     slab.pointee.firstUnit = unit
     slab.pointee.unitCount = units
     slab.pointee.wordCount = (slab.pointee.blockCount + 63) / 64
-    slab.pointee.isInUse = true
     return slab
   }
 

@@ -1,18 +1,17 @@
 import CNVM
 import NVMRegion
 
-// Small blocks in memory: taking one, giving one back, and making slabs. The class lock is a spin word and guards
-// memory only, but for scanning a slab and formatting a batch of blocks.
+// Small blocks in memory: taking one, giving one back, and making slabs. The class lock is a spin word and
+// guards memory only, but for scanning a slab and formatting a batch of blocks.
 extension PersistentHeap {
   /// The class for a payload of `byteCount` after a prefix of `prefix` bytes (16, or the alignment, to which
   /// blocks are then aligned too); `nil` where the block is to be an extent of its own.
   @inline(__always)
   func classIndex(_ byteCount: Int, prefix: Int) -> Int? {
-    // A slab starts on a unit, so larger alignments are for extents.
+    // Slabs start on a unit: aligned to the unit, a block is an extent of its own (see `extentUnit`).
     if byteCount > largestBlock || prefix >= 1 &<< unitShift { return nil }
     let need = max(byteCount, 1) &+ prefix
-    // Aligned to the unit, a block is an extent of its own (see `extentUnit`).
-    if need > largestBlock || prefix >= 1 << unitShift { return nil }
+    if need > largestBlock { return nil }
     var i = SizeClasses.index(lines: (need &+ 63) &>> 6)
     if prefix > 64 {
       while i < classCount, (SizeClasses.lines(i) &* 64) & (prefix &- 1) != 0 { i &+= 1 }
@@ -25,8 +24,8 @@ extension PersistentHeap {
   @inline(__always)
   func takeBlock(_ index: Int) throws(NVMError) -> (slab: UnsafeMutablePointer<Slab>, index: Int) {
     let c = classes + index
+    let lock = classLock(index)
     while true {
-      let lock = SpinLock(c)
       lock.lock()
       let found = takeFast(c)
       if found != nil { c.pointee.liveBlocks &+= 1 }
@@ -65,8 +64,8 @@ extension PersistentHeap {
   @inline(never)
   private func setAside(_ c: UnsafeMutablePointer<SizeClass>, _ slab: UnsafeMutablePointer<Slab>) {
     noteDamage()
-    SpinLock(c).lock()
-    defer { SpinLock(c).unlock() }
+    lock(of: c).lock()
+    defer { lock(of: c).unlock() }
     slab.pointee.damaged += 1
     slab.pointee.busy -= 1
     if slab.pointee.busy == 0 { c.pointee.emptyCount += 1 }
@@ -97,7 +96,7 @@ extension PersistentHeap {
   private func search(
     _ c: UnsafeMutablePointer<SizeClass>, underPressure: Bool
   ) throws(NVMError) -> (UnsafeMutablePointer<Slab>, Int)? {
-    let lock = SpinLock(c)
+    let lock = lock(of: c)
     lock.lock()
     defer { lock.unlock() }
     while true {
@@ -119,7 +118,7 @@ extension PersistentHeap {
   /// Takes a block that is free on the medium back into memory, to rest. Called by its owner.
   func retire(_ slab: UnsafeMutablePointer<Slab>, _ index: Int) throws(NVMError) {
     let c = classes + slab.pointee.classIndex
-    let lock = SpinLock(c)
+    let lock = classLock(slab.pointee.classIndex)
     let tick = now()
     lock.lock()
     c.pointee.liveBlocks &-= 1
@@ -161,7 +160,7 @@ extension PersistentHeap {
     c.pointee.emptyCount -= 1
     c.pointee.drop(slab)
     slab.pointee.isInUse = false
-    nvm_store_release(slab, 0)
+    slab.withdrawBits()
     slab.pointee.nextOfClass = empty
     empty = slab
   }
@@ -192,7 +191,7 @@ extension PersistentHeap {
     for i in 0..<classCount {
       let c = classes + i
       var empty: UnsafeMutablePointer<Slab>?
-      SpinLock(c).lock()
+      lock(of: c).lock()
       while c.pointee.quarantined > 0 { settleOldest(c, keeping: 0, &empty) }
       var next = c.pointee.anySlab
       while let slab = next {
@@ -200,7 +199,7 @@ extension PersistentHeap {
         if !slab.isScanned { scan(c, slab) }
         if slab.pointee.busy == 0 { detach(c, slab, &empty) }
       }
-      SpinLock(c).unlock()
+      lock(of: c).unlock()
       try releaseSlabs(empty)
     }
   }

@@ -12,8 +12,8 @@ extension PersistentHeap {
     var slabBytes = 0
     for i in 0..<classCount {
       let c = classes + i
-      SpinLock(c).lock()
-      defer { SpinLock(c).unlock() }
+      lock(of: c).lock()
+      defer { lock(of: c).unlock() }
       guard c.pointee.slabCount > 0 else { continue }
       var k = HeapStatistics.SizeClass()
       k.blockSize = c.pointee.blockBytes

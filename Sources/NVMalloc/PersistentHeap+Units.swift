@@ -1,5 +1,5 @@
 extension PersistentHeap {
-  /// Bytes of a unit: extents are multiples of it. A block with this alignment (or a larger one) is an extent of its
-  /// own, aligned to the unit, and is enumerated without reading any block header.
+  /// Bytes of a unit: extents are multiples of it. A block with this alignment (or a larger one) is an extent
+  /// of its own, aligned to the unit, and is enumerated without reading any block header.
   public var extentUnit: Int { 1 << unitShift }
 }

@@ -3,9 +3,10 @@ import Glibc
 public import NVMRegion
 
 extension PersistentHeap {
-  /// Reads everything that the heap has on the medium and reports whatever is not as it should be, going on after
-  /// each problem: both header copies, every extent head (which tile the heap, so none can overlap another),
-  /// every slab's mark, every block header up to it, every root line, every lane; and whether memory agrees.
+  /// Reads everything that the heap has on the medium and reports whatever is not as it should be, going on
+  /// after each problem: both header copies, every extent head (which tile the heap, so none can overlap
+  /// another), every slab's mark, every block header up to it, every root line, every lane; and whether
+  /// memory agrees.
   ///
   /// May run beside other work; a step that is under way is not reported. Changes nothing.
   /// - Parameter progress: called now and then with bytes looked at and bytes in all.
@@ -72,10 +73,10 @@ extension PersistentHeap {
     for index in 0..<log.laneCount {
       report.lanes += 1
       // Under the lane's lock no record is on its way.
-      SpinLock(log.lanes + index).lock()
+      log.lock(index).lock()
       let found = log.read(index)
       let expected = log.lanes[index].sequence
-      SpinLock(log.lanes + index).unlock()
+      log.lock(index).unlock()
       guard found.pending != nil || found.isBroken || found.sequence != expected else { continue }
       report.problems.append(
         HeapProblem(
@@ -107,9 +108,10 @@ extension PersistentHeap {
     let c = classes + slab.pointee.classIndex
     var next = 0
     while true {
-      SpinLock(c).lock()
-      defer { SpinLock(c).unlock() }
-      guard slab.pointee.isInUse, slab.pointee.firstUnit == unit else { return }
+      lock(of: c).lock()
+      defer { lock(of: c).unlock() }
+      guard slab.pointee.isInUse, slab.pointee.classIndex == c.pointee.index, slab.pointee.firstUnit == unit
+      else { return }
       if !slab.isScanned { scan(c, slab) }
       let limit = min(slab.pointee.mark, next + Self.batch)
       while next < limit {

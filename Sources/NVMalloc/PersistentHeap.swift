@@ -6,15 +6,15 @@ public import NVMRegion
 ///
 /// Blocks are named by offset. Their headers on the medium are the only truth; everything else (free lists,
 /// bitmaps, the quarantine) is memory, rebuilt at open. Three levels:
-/// - ``allocate(byteCount:alignment:tag:owner:durability:)`` and ``deallocate(_:durability:)``: one fence each;
-///   a block that a crash leaves unlinked is found again by its owner token.
+/// - ``allocate(byteCount:alignment:tag:owner:durability:)`` and ``deallocate(_:durability:)``: one fence
+///   each; a block that a crash leaves unlinked is found again by its owner token.
 /// - ``place(byteCount:alignment:tag:owner:into:initialize:)`` and ``remove(from:)``: allocation and link, or
 ///   unlink and free, as one step: nothing can leak.
 /// - ``publish(_:)``: any number of allocations, frees and word changes as one step.
 ///
 /// Thread safety: every method may be called from any thread; small blocks of different sizes meet no common
-/// lock. Lock order: class or link lock → table gate; extent lock → table gate; lanes last. None is held while the
-/// caller's code runs.
+/// lock. Lock order: class or link lock → table gate; extent lock → table gate; lanes last. None is held
+/// while the caller's code runs.
 public final class PersistentHeap: @unchecked Sendable {
   /// Where the heap lies.
   public let region: PersistentRegion
@@ -26,6 +26,8 @@ public final class PersistentHeap: @unchecked Sendable {
   let unitShift: Int
   let map: UnitMap
   let classes: UnsafeMutablePointer<SizeClass>
+  /// The spin words of the classes, a line each: apart from what they guard.
+  let classLocks: UnsafeMutableRawPointer
   let classCount: Int
   /// The largest block of a slab, header included.
   let largestBlock: Int
@@ -69,6 +71,8 @@ public final class PersistentHeap: @unchecked Sendable {
     largestBlock = min(8 << header.unitShift, 128 << 10)
     classCount = SizeClasses.count(upTo: largestBlock)
     classes = .allocate(capacity: classCount)
+    classLocks = .allocate(byteCount: classCount * 64, alignment: 64)
+    classLocks.initializeMemory(as: UInt8.self, repeating: 0, count: classCount * 64)
     for i in 0..<classCount { (classes + i).initialize(to: SizeClass(index: i)) }
     extents = Lock(ExtentSpace(runs: FreeRuns(map), header: header, newestCopy: newestCopy))
     self.roots = Lock(roots)
@@ -90,6 +94,7 @@ public final class PersistentHeap: @unchecked Sendable {
       classes[i].ring.deallocate()
     }
     classes.deallocate()
+    classLocks.deallocate()
     extents.withLock {
       var slab = $0.spareSlabs
       while let s = slab {
@@ -126,6 +131,10 @@ public final class PersistentHeap: @unchecked Sendable {
 
   /// What lies before belongs to the region and to the heap's header.
   var heapStart: Offset { region.payloadStart + HeapHeaderLayout.areaSize }
+
+  @inline(__always)
+  func classLock(_ index: Int) -> SpinLock { SpinLock(classLocks + index &* 64) }
+  func lock(of c: UnsafeMutablePointer<SizeClass>) -> SpinLock { classLock(c - classes) }
 
   // MARK: State
 

@@ -1,7 +1,8 @@
 import CNVM
 
-/// The slabs and freed blocks of one size class, in memory, under a spin lock of its own. The lock is never
-/// held while another class's lock or the extent lock is taken.
+/// The slabs and freed blocks of one size class, in memory, under a spin lock of its own
+/// (``PersistentHeap/classLock(_:)``). The lock is never held while another class's lock or the extent lock
+/// is taken.
 struct SizeClass {
   /// A freed block that waits: the don't-allocate list.
   struct Freed {
@@ -9,12 +10,10 @@ struct SizeClass {
     var index: UInt32
     var tick: UInt32
   }
-  /// 1 while held.
-  var lock: UInt64 = 0
   var blockBytes = 0
   var index = 0
-  /// Slabs that may yield blocks: those with free bits in front, then those with blocks beyond the mark or not
-  /// scanned yet.
+  /// Slabs that may yield blocks: those with free bits in front, then those with blocks beyond the mark or
+  /// not scanned yet.
   var first: UnsafeMutablePointer<Slab>?
   var last: UnsafeMutablePointer<Slab>?
   /// All slabs in use.

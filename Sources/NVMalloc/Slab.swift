@@ -3,11 +3,15 @@ import CNVM
 /// A slab as the heap keeps it in memory. Allocated once and used again for other slabs, never given back to
 /// the system while the heap lives: a stale pointer meets a slab of another place, never freed memory.
 ///
-/// `formatted (mark) == allocated + quarantined + reserved or in between (together `busy`) + free bits + damaged`
+///     mark == busy + free bits + damaged
+///     busy == allocated + quarantined + reserved or between two states
 struct Slab {
+  /// Where the search for a free bit goes on; guarded by the class lock.
+  var searchWord = 0
   /// Address of the bitmaps, 0 before the slab was scanned: read without the lock. `wordCount` words of
   /// *allocated* bits, changed atomically, then as many of *free* bits, guarded by the class lock.
   var bits: UInt64 = 0
+  static let bitsOffset = 8
   /// Fixed while the slab is in use.
   var base: UInt64 = 0
   var blockBytes = 0
@@ -24,7 +28,6 @@ struct Slab {
   var freeCount = 0
   var busy = 0
   var damaged = 0
-  var searchWord = 0
   /// Where the mark is damaged on the medium: nothing is allocated any more.
   var isSetAside = false
   var isInUse = false
@@ -53,11 +56,13 @@ extension UnsafeMutablePointer where Pointee == Slab {
   }
 
   @inline(__always)
+  private var bitsWord: UnsafeMutableRawPointer { UnsafeMutableRawPointer(self) + Slab.bitsOffset }
+  @inline(__always)
   private var bitmap: UnsafeMutableRawPointer? {
-    UnsafeMutableRawPointer(bitPattern: UInt(nvm_load_acquire(self)))
+    UnsafeMutableRawPointer(bitPattern: UInt(nvm_load_acquire(bitsWord)))
   }
   @inline(__always)
-  var isScanned: Bool { nvm_load_acquire(self) != 0 }
+  var isScanned: Bool { nvm_load_acquire(bitsWord) != 0 }
 
   @inline(__always)
   func isAllocated(_ index: Int) -> Bool {
@@ -125,8 +130,10 @@ extension UnsafeMutablePointer where Pointee == Slab {
     pointee.ownedBits!.initializeMemory(as: UInt8.self, repeating: 0, count: size)
     return pointee.ownedBits!
   }
+  /// Makes the slab one that was not scanned.
+  func withdrawBits() { nvm_store_release(bitsWord, 0) }
   /// Makes bitmaps visible to threads without the lock.
   func publishBits(_ bits: UnsafeMutableRawPointer) {
-    nvm_store_release(self, UInt64(UInt(bitPattern: bits)))
+    nvm_store_release(bitsWord, UInt64(UInt(bitPattern: bits)))
   }
 }

@@ -31,17 +31,24 @@ struct UnitMap: @unchecked Sendable {
   let entries: UnsafeMutablePointer<Entry>
   let capacity: Int
 
-  static func make(capacity: Int, path: String) throws(NVMError) -> UnitMap {
-    let p = mmap(
-      nil, capacity * MemoryLayout<Entry>.stride, PROT_READ | PROT_WRITE,
-      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0)
-    guard let p, p != MAP_FAILED else {
-      throw NVMError(
-        code: .outOfMemory,
-        message: "No address space for the heap's tables. Open the region with a smaller maximum size, or "
-          + "raise the limit (ulimit -v).", path: path, errno: errno)
+  /// Reserves entries for `wanted` units, or for fewer where the process may not have so many: the heap then
+  /// cannot grow beyond them.
+  static func make(wanted: Int, needed: Int, path: String) throws(NVMError) -> UnitMap {
+    var capacity = wanted
+    while true {
+      let p = mmap(
+        nil, capacity * MemoryLayout<Entry>.stride, PROT_READ | PROT_WRITE,
+        MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0)
+      if let p, p != MAP_FAILED {
+        return UnitMap(entries: p.bindMemory(to: Entry.self, capacity: capacity), capacity: capacity)
+      }
+      guard capacity > needed else { break }
+      capacity = max(needed, capacity / 4)
     }
-    return UnitMap(entries: p.bindMemory(to: Entry.self, capacity: capacity), capacity: capacity)
+    throw NVMError(
+      code: .outOfMemory,
+      message: "No address space for the heap's tables. Open the region with a smaller maximum size, or "
+        + "raise the limit (ulimit -v).", path: path, errno: errno)
   }
   func deallocate() { munmap(entries, capacity * MemoryLayout<Entry>.stride) }
 

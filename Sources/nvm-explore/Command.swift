@@ -102,11 +102,13 @@ struct Command {
   private mutating func mutate() {
     var gate = MutationGate()
     for scenario in selected(seed: arguments.seed) {
-      let report = scenario.mutate(CrashOptions(seed: arguments.seed), arguments.everyCall)
+      let report = scenario.mutate(CrashOptions(seed: arguments.seed), arguments.everyCall, gate.killed)
       gate.add(report)
+      for violation in report.violations { print("\n\(violation)\n") }
+      results.addViolations(report.violations.count, of: report.scenario)
       print(
         Self.pad(report.scenario, 28),
-        "mutants: \(report.killed.count) of \(report.total) killed, \(report.images) images")
+        "mutants: \(report.killed.count) of \(report.total) not killed before, \(report.images) images")
       fflush(nil)
     }
     let survivors = gate.survivors

@@ -31,6 +31,11 @@ struct Results {
     rows[index].violations += report.violations.count
   }
 
+  /// Violations that the unmutated runs of the mutation gate met.
+  mutating func addViolations(_ count: Int, of scenario: String) {
+    if let index = rows.firstIndex(where: { $0.name == scenario }) { rows[index].violations += count }
+  }
+
   /// 1,234 as such, large ones rounded: what was skipped is often beyond counting.
   static func short(_ n: Int) -> String {
     if n >= 1 << 53 { return ">9e15" }

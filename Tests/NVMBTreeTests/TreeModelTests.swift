@@ -7,7 +7,7 @@ import XCTest
 /// The tree against a dictionary and a sorted array, by seeded random operations.
 final class TreeModelTests: XCTestCase {
   private var operations: Int {
-    ProcessInfo.processInfo.environment["NVM_MODEL_OPERATIONS"].flatMap(Int.init) ?? 120_000
+    ProcessInfo.processInfo.environment["NVM_MODEL_OPERATIONS"].flatMap(Int.init) ?? 150_000
   }
 
   private func runModel<Key: DurableKey & Hashable, Value: DurableValue & Equatable>(

@@ -104,7 +104,9 @@ final class CatalogueTests: StoreTestCase {
     for round in 0..<4 {
       let tree = try store.tree("t", of: String.self, String.self)
       XCTAssertEqual(tree.count, 0)
-      for i in 0..<300 { try tree.updateValue("a longer value \(i)", forKey: "a longer key \(i), round \(round)") }
+      for i in 0..<300 {
+        try tree.updateValue("a longer value \(i)", forKey: "a longer key \(i), round \(round)")
+      }
       try store.removeTree(named: "t")
       XCTAssertFalse(store.hasTree(named: "t"))
       assertThrows(.closed) { try tree.updateValue("x", forKey: "y") }
@@ -182,7 +184,7 @@ final class CatalogueTests: StoreTestCase {
     XCTAssertEqual([raw.keyTypeName, raw.valueTypeName], ["Int32", "String"])
     for i in Int32(-3)...3 { try typed.updateValue("number \(i)", forKey: i) }
     var found: [Int32] = []
-    try raw.forEach { key, value in
+    try raw.scan { key, value in
       let number = key.withUnsafeBytes { Int32(keyBytes: $0) }
       XCTAssertEqual(value, Array("number \(number ?? 99)".utf8))
       if let number { found.append(number) }
@@ -196,7 +198,7 @@ final class CatalogueTests: StoreTestCase {
     XCTAssertNil(try typed[2])
     assertThrows(.invalidArgument) { try raw.value(forKey: [1, 2, 3]) }
     var backward = 0
-    try raw.forEach(from: Int32(0).withKeyBytes { [UInt8]($0) }, reverse: true) { _, _ in
+    try raw.scan(from: Int32(0).withKeyBytes { [UInt8]($0) }, reverse: true) { _, _ in
       backward += 1
       return backward < 2
     }

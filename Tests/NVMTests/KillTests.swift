@@ -27,7 +27,9 @@ final class KillTests: StoreTestCase {
       if steps.reduce(0, +) > 0 { XCTAssertFalse(work.store.recovery.wasCleanlyClosed, what) }
       if work.store.recovery.replayedChanges > 0 { replayed += 1 }
       for thread in 0..<WorkStore.threads {
-        for step in 0..<steps[thread] { states[thread].carryOut(Work(seed: workSeed, thread: thread, step: step)) }
+        for step in 0..<steps[thread] {
+          states[thread].carryOut(Work(seed: workSeed, thread: thread, step: step))
+        }
         // The step that was under way is done or not done.
         var next = states[thread]
         next.carryOut(Work(seed: workSeed, thread: thread, step: steps[thread]))
@@ -99,7 +101,9 @@ final class KillTests: StoreTestCase {
     let own = String(decoding: buffer[..<n].map { UInt8(bitPattern: $0) }, as: UTF8.self)
     // The test bundle itself, or the runner of another toolchain that was given it.
     let candidates = [own, CommandLine.arguments.first { $0.hasSuffix(".xctest") } ?? own]
-    return candidates.map { URL(fileURLWithPath: $0).deletingLastPathComponent().appendingPathComponent(name).path }
-      .first { FileManager.default.isExecutableFile(atPath: $0) }
+    return candidates.map {
+      URL(fileURLWithPath: $0).deletingLastPathComponent().appendingPathComponent(name).path
+    }
+    .first { FileManager.default.isExecutableFile(atPath: $0) }
   }
 }

@@ -28,7 +28,9 @@ final class StoreCrashTests: StoreTestCase {
     var all: Content = [:]
     for name in store.treeNames {
       var entries: [String: String] = [:]
-      try store.tree(name, of: String.self, String.self)[...].forEach { entries[$0.key] = $0.value }
+      let tree = try store.tree(name, of: String.self, String.self)
+      for (key, value) in try tree[...] { entries[key] = value }
+      XCTAssertEqual(entries.count, tree.count)
       all[name] = entries
     }
     return all
@@ -41,7 +43,8 @@ final class StoreCrashTests: StoreTestCase {
     XCTAssert(allowed.contains(found), "\(what): \(found) is neither of \(allowed)")
     let report = try store.verify()
     XCTAssertEqual(report.problems, [], what)
-    try store.tree("later", of: String.self, String.self).updateValue("works, and is a record", forKey: "still")
+    try store.tree("later", of: String.self, String.self).updateValue(
+      "works, and is a record", forKey: "still")
     try store.write { tx in
       try tx[try store.tree("later", of: String.self, String.self)].setValue("2", forKey: "1")
       try tx[try store.tree("later 2", of: String.self, String.self)].setValue("4", forKey: "3")
@@ -141,7 +144,9 @@ final class StoreCrashTests: StoreTestCase {
   }
 
   func testMakingATree() throws {
-    try crash("making a tree", prepare: fill) { store in _ = try store.tree("new", of: String.self, String.self) }
+    try crash("making a tree", prepare: fill) { store in
+      _ = try store.tree("new", of: String.self, String.self)
+    }
   }
 
   func testRemovingATree() throws {

@@ -2,8 +2,8 @@ import NVMRegion
 import NVMalloc
 import XCTest
 
-/// Small runs of operations on a medium that shows what a crash at each fence may leave; each image is opened and
-/// compared with what had been acknowledged and what was in flight.
+/// Small runs of operations on a medium that shows what a crash at each fence may leave; each image is opened
+/// and compared with what had been acknowledged and what was in flight.
 final class CrashTests: XCTestCase {
   /// What must be there: roots by name with the bytes of the block they lead to, and no other live block.
   typealias Content = [String: UInt64]
@@ -14,6 +14,8 @@ final class CrashTests: XCTestCase {
     let maximumSize: Int
     var allowed: [Content] = [[:]]
     var images = 0
+    var replayed = 0
+    var recoveryImages = 0
     var failures: [String] = []
     var generator: SplitMix
     var operation = ""
@@ -37,18 +39,34 @@ final class CrashTests: XCTestCase {
       }
     }
 
-    func check(_ image: [UInt8], depth: Int = 0) {
+    func check(_ image: [UInt8]) {
       do {
         let opened = try openImage(image, maximumSize: maximumSize)
         try judge(opened)
         let again = try reopened(opened)
         try judge(again)
         if again.recovery.replayedRecords != 0 { failures.append("\(operation): recovery is not final") }
+        if opened.recovery.replayedRecords > 0 {
+          replayed += 1
+          if replayed % 40 == 0 { try crashRecovery(of: image) }
+        }
         // Life goes on.
         let p = try opened.allocate(byteCount: 100)
         try opened.deallocate(p)
       } catch {
         failures.append("\(operation): \(error)")
+      }
+    }
+
+    /// A second crash, at every fence of the recovery.
+    func crashRecovery(of image: [UInt8]) throws {
+      let second = CrashMedium(image: image)
+      var inner: [[UInt8]] = []
+      second.beforeFence = { [unowned self] in inner += $0.images(&generator, random: 2) }
+      _ = try openImage(image, maximumSize: maximumSize, medium: second)
+      for image in inner {
+        recoveryImages += 1
+        try judge(try openImage(image, maximumSize: maximumSize))
       }
     }
 
@@ -137,7 +155,7 @@ final class CrashTests: XCTestCase {
       if !didFail { content = after }
       run.allowed = [content]
       run.operation += " acknowledged"
-      run.check(run.medium.image { _ in false })
+      run.check(run.medium.image { _, _ in 0 })
       if !run.failures.isEmpty { break }
     }
     return run
@@ -145,12 +163,17 @@ final class CrashTests: XCTestCase {
 
   func testEveryFenceOfARun() throws {
     var images = 0
-    for seed in 1...4 as ClosedRange<UInt64> {
-      let run = try run(seed: seed, operations: 25, size: 64 << 10, maximumSize: 256 << 10)
+    var replayed = 0
+    var second = 0
+    for seed in 1...3 as ClosedRange<UInt64> {
+      let run = try run(seed: seed, operations: 20, size: 64 << 10, maximumSize: 256 << 10)
       XCTAssertEqual(run.failures.prefix(3), [], "seed \(seed)")
       images += run.images
+      replayed += run.replayed
+      second += run.recoveryImages
     }
-    print("crash images opened: \(images)")
+    print("crash images opened: \(images), with a record to replay \(replayed), crashed again \(second)")
+    XCTAssertGreaterThan(replayed, 100)
   }
 
   /// A record too large for the ring, cut at every fence.

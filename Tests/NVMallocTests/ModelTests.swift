@@ -130,7 +130,7 @@ final class ModelTests: XCTestCase {
   }
 
   func testThreads() throws {
-    let heap = try makeHeap(size: 512 << 10, maximumSize: 16 << 20)
+    let heap = try makeHeap(size: 128 << 10, maximumSize: 32 << 20)
     final class Box: @unchecked Sendable {
       var blocks: [Offset: UInt64] = [:]
       var failure: String?
@@ -157,6 +157,22 @@ final class ModelTests: XCTestCase {
               } else {
                 try heap.remove(from: link)
               }
+            } else if step % 31 == 0, let (old, _) = box.blocks.first {
+              // A large block in a step takes the gate that a moving table closes.
+              var new = Offset.null
+              try heap.publish { publication throws(NVMError) in
+                new = try publication.reserve(
+                  byteCount: step % 62 == 0 ? 9000 : 200, owner: OwnerToken(rawValue: UInt32(t + 1)))
+                heap.region.store(n, at: new)
+                heap.region.flush(new, count: 8)
+                try publication.deallocate(old)
+              }
+              box.blocks[old] = nil
+              if box.blocks.updateValue(n, forKey: new) != nil { box.failure = "handed out twice" }
+            } else if step % 37 == 0, let (old, n) = box.blocks.first {
+              let new = try heap.reallocate(old, byteCount: step % 74 == 0 ? 400 : 12_000)
+              box.blocks[old] = nil
+              box.blocks[new] = n
             } else if let (p, n) = box.blocks.first {
               if heap.region.load(p) != n { box.failure = "somebody else's bytes" }
               try heap.deallocate(p)

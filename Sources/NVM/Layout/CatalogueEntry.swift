@@ -86,7 +86,9 @@ struct CatalogueEntry: DurableBytesValue, Equatable {
     kind: Kind = .tree, keyForm: DurableKeyForm, valueForm: DurableValueForm, number: UInt32, handle: Offset,
     keyTypeName: String, valueTypeName: String
   ) {
-    (self.kind, self.keyForm, self.valueForm, self.number, self.handle) = (kind, keyForm, valueForm, number, handle)
+    (self.kind, self.keyForm, self.valueForm, self.number, self.handle) = (
+      kind, keyForm, valueForm, number, handle
+    )
     (self.keyTypeName, self.valueTypeName) = (keyTypeName, valueTypeName)
   }
 }

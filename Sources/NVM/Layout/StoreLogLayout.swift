@@ -59,8 +59,12 @@ struct StoreLog {
 
   /// The changes in a log, or nil when it is not intact. Any bytes may be given.
   static func decode(_ bytes: UnsafeRawBufferPointer, _ uuid: RegionUUID) -> [Change]? {
-    func word(_ at: Int) -> UInt64 { UInt64(littleEndian: bytes.loadUnaligned(fromByteOffset: at, as: UInt64.self)) }
-    func half(_ at: Int) -> UInt32 { UInt32(littleEndian: bytes.loadUnaligned(fromByteOffset: at, as: UInt32.self)) }
+    func word(_ at: Int) -> UInt64 {
+      UInt64(littleEndian: bytes.loadUnaligned(fromByteOffset: at, as: UInt64.self))
+    }
+    func half(_ at: Int) -> UInt32 {
+      UInt32(littleEndian: bytes.loadUnaligned(fromByteOffset: at, as: UInt32.self))
+    }
     guard bytes.count >= headerSize, word(0) == magic, word(8) == UInt64(bytes.count),
       half(20) == checksum(bytes, uuid)
     else { return nil }
@@ -72,7 +76,9 @@ struct StoreLog {
       let keyLength = Int(half(at + 4) & ~removalBit)
       guard let valueLength = Int(exactly: word(at + 8)) else { return nil }
       let rest = bytes.count - at - changeHeaderSize
-      guard keyLength <= rest, valueLength <= rest - keyLength, !isRemoval || valueLength == 0 else { return nil }
+      guard keyLength <= rest, valueLength <= rest - keyLength, !isRemoval || valueLength == 0 else {
+        return nil
+      }
       let key = at + changeHeaderSize
       let value = key + keyLength
       changes.append(

@@ -5,8 +5,9 @@
 // WORD  DESCRIPTION
 //   0   commit word: kind (bits 0–3) | length in units (4–31) | check (32–63)
 //         the check covers kind, length, the unit's offset, the region's UUID and, unless free, words 1 and 2
-//   1   object: tag (0–15) | owner (16–35) | epoch (36–51) | 0        slab: lines of a block (0–15) | generation (32–63)
-//   2   object: bytes asked for                                        slab: 0
+//   1   object: tag (0–15) | owner (16–35) | epoch (36–51) | 0
+//       slab: lines of a block (0–15) | 0 | generation (32–63)
+//   2   object: bytes asked for; slab: 0
 //   3   slab: high-water mark (0–31) | check over mark, generation, offset, UUID (32–63)
 //  4–7  zero
 //

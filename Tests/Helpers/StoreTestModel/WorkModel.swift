@@ -33,12 +33,15 @@ public enum Work: Sendable {
     case 9..<14: self = .setWord(key: word, value: Self.text(step, random(300)))
     case 14..<17: self = .removeWord(key: word)
     case 17..<19:
-      self = .both(number: number, word: word, value: step, removals: (0..<4).map { _ in thread * 1000 + random(400) })
+      self = .both(
+        number: number, word: word, value: step, removals: (0..<4).map { _ in thread * 1000 + random(400) })
     default: self = .block(byteCount: 16 + random(6000))
     }
   }
 
-  static func text(_ step: Int, _ length: Int) -> String { "step \(step) " + String(repeating: "x", count: length) }
+  static func text(_ step: Int, _ length: Int) -> String {
+    "step \(step) " + String(repeating: "x", count: length)
+  }
 }
 
 /// What a thread's part of the store holds.

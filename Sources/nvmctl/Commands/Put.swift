@@ -1,0 +1,30 @@
+import ArgumentParser
+import NVM
+
+struct Put: ParsableCommand {
+  static let configuration = CommandConfiguration(
+    abstract: "Store a value for a key.",
+    discussion: "The value may be -: then it is what standard input holds, without the last line's end.")
+
+  @OptionGroup var file: StoreArguments
+  @OptionGroup var target: TreeArguments
+  @Argument(help: "The key.")
+  var key: String
+  @Argument(help: "The value, or - for standard input.")
+  var value: String
+
+  func run() throws {
+    let value = value == "-" ? try Self.standardInput() : value
+    try file.withStore(writing: true) { store in
+      let tree = try TextTree(store, target.tree)
+      try tree.tree.setValue(try tree.value.encode(value), forKey: try tree.key.encode(key))
+    }
+  }
+
+  private static func standardInput() throws -> String {
+    let reader = try LineReader("-")
+    var lines: [String] = []
+    while let line = try reader.next() { lines.append(line) }
+    return lines.joined(separator: "\n")
+  }
+}

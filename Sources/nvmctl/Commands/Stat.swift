@@ -1,0 +1,42 @@
+import ArgumentParser
+import NVM
+
+struct Stat: ParsableCommand {
+  static let configuration = CommandConfiguration(
+    abstract: "Show figures of the heap and the trees: space, fill, fragmentation.")
+
+  @OptionGroup var file: StoreArguments
+  @Flag(help: "Show the size classes of the heap too.")
+  var classes = false
+
+  func run() throws {
+    try file.withStore(writing: false) { store in
+      var output = Output()
+      let trees = try store.trees
+      let heap = store.statistics.heap
+      output.line("file              \(store.region.size.asSize)")
+      output.line("heap tables       \(heap.metadataBytes.asSize)")
+      output.line("in use            \(heap.liveBytes.asSize) in \(heap.liveBlocks.grouped) blocks")
+      output.line("  large objects   \(heap.largeObjectBytes.asSize) in \(heap.largeObjects.grouped)")
+      output.line("free              \(heap.freeBytes.asSize)")
+      output.line("  largest run     \(heap.largestFreeRun.asSize)")
+      output.line("  fragmentation   \(Int(heap.fragmentation * 100)) %")
+      output.line("set aside         \(heap.damagedBytes.asSize), \(heap.damagedHeaders) damaged headers met")
+      for tree in trees {
+        let figures = try store.encodedTree(named: tree.name).statistics
+        output.line("tree \(tree.name)")
+        output.line("  entries         \(tree.count.grouped)")
+        output.line("  leaves          \(figures.leaves.grouped), \(Int(figures.fill * 100)) % full")
+        output.line("  height          \(figures.height)")
+        output.line("  nodes           \(figures.nodeBytes.asSize)")
+      }
+      if classes {
+        output.line("block size, slabs, live, free, unused, damaged")
+        for c in heap.sizeClasses where c.slabs > 0 {
+          output.line("\(c.blockSize)\t\(c.slabs)\t\(c.live)\t\(c.free)\t\(c.unformatted)\t\(c.damaged)")
+        }
+      }
+      output.flush()
+    }
+  }
+}

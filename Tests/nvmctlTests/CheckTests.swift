@@ -1,0 +1,26 @@
+import Foundation
+import XCTest
+
+final class CheckTests: ToolTestCase {
+  func testWholeAndDamagedStores() throws {
+    try succeed("create", store, "--size", "2M")
+    try succeed(
+      "load", store, "-", input: (0..<500).map { "key number \($0)\tvalue number \($0)\n" }.joined())
+    XCTAssert(try succeed("check", store).contains("is whole: 1 tree, 500 entries"))
+    XCTAssert(try succeed("check", store, "--recover").contains("is whole"))
+    // A byte of a stored value.
+    var bytes = try Data(contentsOf: URL(fileURLWithPath: store))
+    let place = try XCTUnwrap(bytes.range(of: Data("value number 77".utf8)))
+    bytes[place.lowerBound] ^= 1
+    try bytes.write(to: URL(fileURLWithPath: store))
+    let result = try run("check", store)
+    XCTAssertEqual(result.status, 4)
+    XCTAssert(result.output.contains("record at offset"), result.output)
+    XCTAssert(result.errors.contains("1 problem found"), result.errors)
+    // Cut off.
+    try bytes.prefix(1 << 20).write(to: URL(fileURLWithPath: store))
+    try fail(4, "check", store, saying: store, "its end is missing")
+    try Data("not a store".utf8).write(to: URL(fileURLWithPath: store))
+    try fail(3, "check", store, saying: store, "not a swift-nvm file")
+  }
+}

@@ -1,0 +1,50 @@
+import Foundation
+import XCTest
+
+final class LoadTests: ToolTestCase {
+  private func put(_ text: String, _ name: String) throws -> String {
+    try Data(text.utf8).write(to: URL(fileURLWithPath: path(name)))
+    return path(name)
+  }
+
+  func testFormats() throws {
+    try succeed("create", store)
+    try succeed("load", store, try put("a\t1\nb\ttwo\\twords\n", "x.tsv"))
+    try succeed(
+      "load", store, try put("key,value\nc,\"3, \"\"three\"\"\"\nd,\"two\nlines\"\n", "x.csv"), "--header")
+    try succeed("load", store, try put("{\"key\":\"e\",\"value\":5}\n[\"f\",\"six\"]\n\n", "x.jsonl"))
+    try succeed("load", store, "-", input: "g\t7\r\nh\t8")
+    try succeed("load", store, "--format", "csv", input: "i,9\n")
+    XCTAssertEqual(
+      try succeed("dump", store),
+      "a\t1\nb\ttwo\\twords\nc\t3, \"three\"\nd\ttwo\\nlines\ne\t5\nf\tsix\ng\t7\nh\t8\ni\t9\n")
+  }
+
+  func testStopsAtABadLine() throws {
+    try succeed("create", store, "--value-type", "Int")
+    try fail(
+      3, "load", store, "-", saying: "standard input, line 3", "\"x\" is no value", "2 entries",
+      input: "a\t1\nb\t2\nc\tx\nd\t4\n")
+    try fail(3, "load", store, "-", saying: "line 1", "no entry in the form tsv", input: "just words\n")
+    XCTAssertEqual(try succeed("dump", store), "a\t1\nb\t2\n")
+    try fail(1, "load", store, path("none"), saying: path("none"))
+    try fail(3, "load", store, directory, saying: "Reading failed")
+  }
+
+  func testManyEntriesAndRoundTrip() throws {
+    try succeed("create", store, "--key-type", "Int", "--media", "emulated")
+    let lines = (0..<3000).map { "\($0 * 7919 % 3000)\tvalue \($0)" }
+    let result = try run("load", store, "-", "--media", "emulated", input: lines.joined(separator: "\n"))
+    XCTAssertEqual(result.status, 0)
+    XCTAssert(result.errors.hasPrefix("3,000 entries loaded"), result.errors)
+    XCTAssertFalse(result.errors.contains("\r"), "a progress bar where there is no terminal")
+    for format in ["tsv", "csv", "jsonl"] {
+      let dump = try succeed("dump", store, "--format", format)
+      let copy = path("copy-\(format).nvm")
+      try succeed("create", copy, "--key-type", "Int", "--media", "emulated")
+      try succeed("load", copy, "--format", format, "--media", "emulated", input: dump)
+      XCTAssertEqual(try succeed("dump", copy, "--format", format), dump)
+      try succeed("check", copy)
+    }
+  }
+}
