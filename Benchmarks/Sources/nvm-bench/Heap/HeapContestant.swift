@@ -19,6 +19,8 @@ protocol HeapContestant: AnyObject {
   func address(ofSlot slot: Int) -> UInt64
   /// Of the calling thread.
   var counts: Counts? { get }
+  /// Counting slows it down.
+  var countsApart: Bool { get }
   func close()
 }
 
@@ -27,7 +29,7 @@ final class PeerHeap: HeapContestant {
   let batch: Int?
   private let table: UnsafePointer<bench_heap>
   private let handle: UnsafeMutableRawPointer
-  private let counted: Bool
+  let countsApart: Bool
 
   init?(
     _ table: UnsafePointer<bench_heap>, directory: String, bytes: Int, slots: Int, batch: Int, counted: Bool
@@ -35,7 +37,7 @@ final class PeerHeap: HeapContestant {
     guard let handle = table.pointee.open(directory, bytes, slots, batch) else { return nil }
     self.table = table
     self.handle = handle
-    self.counted = counted
+    countsApart = counted
     name = String(cString: table.pointee.name) + (batch > 1 ? " ×\(batch)" : "")
     self.batch = batch > 1 ? batch : nil
   }
@@ -57,7 +59,7 @@ final class PeerHeap: HeapContestant {
   var footprint: Int { table.pointee.footprint(handle) }
   func address(ofSlot slot: Int) -> UInt64 { table.pointee.address(handle, UInt32(slot)) }
   var counts: Counts? {
-    guard counted else { return nil }
+    guard countsApart else { return nil }
     let c = bench_pmem_counters()
     return Counts(fences: c.fences, lines: c.lines, bytes: c.bytes)
   }

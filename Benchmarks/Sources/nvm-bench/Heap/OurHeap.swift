@@ -161,6 +161,7 @@ final class OurHeap: HeapContestant {
   }
   func address(ofSlot slot: Int) -> UInt64 { slots[slot] }
   var counts: Counts? { Counts(region.threadCounters) }
+  var countsApart: Bool { false }
   func close() {
     heap.close()
     try? region.close()

@@ -60,7 +60,9 @@ struct RegionRound {
           for i in range { try body(i) }
           var sample = Sample(
             ns: (options.media == .emulated ? options.now() : bench_ns()) - began, operations: range.count)
-          if name == ours { sample.counts = Counts(region.threadCounters) - before }
+          if name == ours {
+            (sample.counts, sample.counted) = (Counts(region.threadCounters) - before, range.count)
+          }
           results.add(key(workload, n), name, sample)
         }
       }

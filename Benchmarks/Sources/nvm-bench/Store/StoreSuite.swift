@@ -156,7 +156,7 @@ struct StoreRound {
         job.batch.version = version
         let ns = team.workers.run { job.run($0) }
         var sample = Sample(ns: ns, operations: to - from)
-        sample.counts = job.counts
+        (sample.counts, sample.counted) = (job.counts, to - from)
         results.add(
           resultKey(name, team.count), all[c].name, sample, batch: perCommit > 1 ? perCommit : nil)
         results.check(job.wrong, "\(all[c].name), \(name)\(suffix)")

@@ -155,18 +155,20 @@ struct TreeRound {
           batch.count = to - from
           batch.op = UInt8(op)
           batch.version = version
-          let before = all[c].counts
-          let began = options.now()
-          if let ops {
-            ops.withUnsafeBufferPointer {
-              batch.ops = $0.baseAddress! + from
-              all[c].run(batch, &outcomes[c])
+          let contestant = all[c]
+          let sample = Sample.of(
+            operations: to - from, countsApart: contestant.countsApart, isMiddle: s == stretches / 2,
+            now: options.now, counts: { contestant.counts }
+          ) {
+            if let ops {
+              ops.withUnsafeBufferPointer {
+                batch.ops = $0.baseAddress! + from
+                contestant.run(batch, &outcomes[c])
+              }
+            } else {
+              contestant.run(batch, &outcomes[c])
             }
-          } else {
-            all[c].run(batch, &outcomes[c])
           }
-          var sample = Sample(ns: options.now() - began, operations: to - from)
-          if let before, let after = all[c].counts { sample.counts = after - before }
           results.add(key(name, n: n), all[c].name, sample, batch: all[c].batch)
         }
       }
