@@ -30,6 +30,9 @@ let toolTargets: [Target] =
     .executableTarget(
       name: "RandomKeys", dependencies: ["NVM"], path: "Examples/RandomKeys", exclude: ["README.md"],
       swiftSettings: settings),
+    .executableTarget(
+      name: "CrashQueue", dependencies: ["NVMTesting", "NVMRegion"], path: "Examples/CrashQueue",
+      exclude: ["README.md"], swiftSettings: settings),
     .testTarget(name: "nvmctlTests", dependencies: ["NVM", "nvmctl"], swiftSettings: settings),
   ]
 

@@ -20,7 +20,8 @@ struct Arguments {
     state recovers. Exits with 0 if it does, 1 if not (or if a mutant survives without excuse), 2 for wrong
     arguments, 75 if a recovery hangs.
 
-      --images N       check about N images in all; seeded scenarios are repeated with further seeds
+      --images N       check about N images in all; seeded scenarios are repeated with further seeds. Of each
+                       mutant N in each scenario, 3000 at most
       --seed S         the first seed (default 1)
       --scenario NAME  only scenarios whose name contains NAME; may be given several times
       --model MODEL    cacheline, autoflush or inplace; may be given several times (default: all)

@@ -101,8 +101,10 @@ struct Command {
 
   private mutating func mutate() {
     var gate = MutationGate()
+    var options = CrashOptions(seed: arguments.seed)
+    options.maximumImages = arguments.images
     for scenario in selected(seed: arguments.seed) {
-      let report = scenario.mutate(CrashOptions(seed: arguments.seed), arguments.everyCall, gate.killed)
+      let report = scenario.mutate(options, arguments.everyCall, gate.killed)
       gate.add(report)
       for violation in report.violations { print("\n\(violation)\n") }
       results.addViolations(report.violations.count, of: report.scenario)
