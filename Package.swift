@@ -59,7 +59,7 @@ let package = Package(
 
     // The crash explorer pointed at everything of ours, for the tests and for `swift run nvm-explore`.
     .target(
-      name: "CrashScenarios", dependencies: ["NVMTesting", "NVMBTree", "NVMalloc", "NVMRegion"],
+      name: "CrashScenarios", dependencies: ["NVMTesting", "NVM", "NVMBTree", "NVMalloc", "NVMRegion"],
       swiftSettings: settings),
     .executableTarget(
       name: "nvm-explore", dependencies: ["CrashScenarios", "NVMTesting"], swiftSettings: settings),

@@ -27,13 +27,17 @@ let package = Package(
     .target(
       name: "PeerHeaps", dependencies: ["CBench"], cxxSettings: cxx,
       linkerSettings: [.linkedLibrary("pmemobj"), .linkedLibrary("dl")]),
+    .target(
+      name: "PeerStores", dependencies: ["CBench"], cxxSettings: cxx,
+      linkerSettings: [.linkedLibrary("lmdb"), .linkedLibrary("sqlite3"), .linkedLibrary("rocksdb")]),
     .executableTarget(
       name: "nvm-bench",
       dependencies: [
-        "CBench", "PeerTrees", "PeerHeaps",
+        "CBench", "PeerTrees", "PeerHeaps", "PeerStores",
         .product(name: "NVMRegion", package: "swift-nvm"),
         .product(name: "NVMalloc", package: "swift-nvm"),
         .product(name: "NVMBTree", package: "swift-nvm"),
+        .product(name: "NVM", package: "swift-nvm"),
         .product(name: "ArgumentParser", package: "swift-argument-parser"),
         .product(name: "Histogram", package: "hdrhistogram-swift"),
       ]),

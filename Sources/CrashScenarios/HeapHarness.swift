@@ -1,6 +1,7 @@
 package import NVMRegion
 package import NVMalloc
 import Synchronization
+import Glibc
 
 /// A heap as an application uses it, with an oracle for it.
 ///
@@ -143,6 +144,13 @@ package final class HeapHarness: @unchecked Sendable {
 
   func remove(_ i: Int) throws {
     if region.load(link(i)) != 0 { try heap.remove(from: link(i)) }
+  }
+
+  /// Waits for a block in the cell and removes it.
+  func take(_ i: Int) throws -> Bool {
+    while region.load(link(i)) == 0 { sched_yield() }
+    try heap.remove(from: link(i))
+    return true
   }
 
   /// Fills the cells of `entries` and empties those of `emptied`, in one step.

@@ -8,12 +8,13 @@ package enum HeapScenarios {
 
   package static func all(seed: UInt64) -> [AnyScenario] {
     [
-      AnyScenario(format()), AnyScenario(blocks(), isGated: true),
+      AnyScenario(format()), AnyScenario(blocks()),
       AnyScenario(cells()),
-      AnyScenario(publications()), AnyScenario(slabs(), isGated: true),
-      AnyScenario(large()), AnyScenario(growth(), isGated: true), AnyScenario(roots()),
+      AnyScenario(publications()), AnyScenario(slabs()),
+      AnyScenario(large()), AnyScenario(growth()), AnyScenario(roots()),
       AnyScenario(laneReuse()), AnyScenario(overflow()), AnyScenario(reopening()),
       AnyScenario(random(seed: seed), isSeeded: true), AnyScenario(twoThreads(seed: seed)),
+      AnyScenario(handover()),
     ]
   }
 
@@ -229,6 +230,23 @@ package enum HeapScenarios {
     var scenario = scenario("heap-2-threads", [])
     scenario.threads = [0..<4, 4..<8].map { cells in (0..<12).map { _ in operation(&generator, cells) } }
     scenario.maximumSize = 192 << 10
+    return scenario
+  }
+
+  /// One thread links blocks, the other unlinks each as soon as it sees it: what the second has done must not be
+  /// undone by a replay of the first one's record.
+  static func handover() -> Scenario {
+    var scenario = scenario("heap-handover", [])
+    let cells = 0..<4
+    let take = cells.map { i in
+      Operation("take") {
+        try $0.take(i)
+      } model: { state -> Bool in
+        defer { state.cells[i] = nil }
+        return state.cells[i] != nil
+      }
+    }
+    scenario.threads = [cells.map { put($0, 40, UInt64($0 + 1)) }, take]
     return scenario
   }
 }

@@ -27,6 +27,6 @@ package struct AnyScenario: Sendable {
 package enum Registry {
   package static func all(seed: UInt64) -> [AnyScenario] {
     RegionScenarios.all(seed: seed) + HeapScenarios.all(seed: seed) + TreeScenarios.all(seed: seed)
-      + ExampleScenarios.all(seed: seed)
+      + StoreScenarios.all(seed: seed) + ExampleScenarios.all(seed: seed)
   }
 }

@@ -96,7 +96,9 @@ public final class NVMStore: Sendable {
     for tree in held { tree.settle() }
     // Records that a reader still holds, or damage that kept a tree from being mended, are the next opening's
     // work: it does it only after an unclean shutdown.
-    let isWhole = held.allSatisfy { $0.waitingForReaders == 0 && !$0.isSealed }
+    let isWhole =
+      catalogue.statistics.waitingForReaders == 0
+      && held.allSatisfy { $0.waitingForReaders == 0 && !$0.isSealed }
     let count = state.withLock { $0.entries.count }
     heap.close()
     if isWhole, region.wasCleanlyClosed || held.count == count {

@@ -24,6 +24,11 @@ public import NVMRegion
 
   /// The current leaf's entries in the range, in the order of the walk: pairs of head and word.
   @usableFromInline let entries: UnsafeMutablePointer<UInt64>
+  private var heads: UnsafeMutablePointer<UInt64> { entries + 2 * Int(NVM_RANK_MAX) }
+  private var words: UnsafeMutablePointer<UInt64> { entries + 3 * Int(NVM_RANK_MAX) }
+  private var ranks: UnsafeMutablePointer<UInt8> {
+    UnsafeMutableRawPointer(entries + 4 * Int(NVM_RANK_MAX)).assumingMemoryBound(to: UInt8.self)
+  }
   @exclusivity(unchecked) @usableFromInline var count = 0
   @exclusivity(unchecked) @usableFromInline var index = 0
 
@@ -33,7 +38,8 @@ public import NVMRegion
     isReverse = reverse
     limit = OwnedBound(reverse ? lower : upper)
     resume = OwnedBound(reverse ? upper : lower)
-    entries = .allocate(capacity: 2 * LeafLayout.slots)
+    // One allocation: the sorted pairs, then what a sort works on.
+    entries = .allocate(capacity: 4 * Int(NVM_RANK_MAX) + 4)
   }
 
   deinit {
@@ -108,7 +114,11 @@ public import NVMRegion
     let leaf = engine.leaf(position.leaf)
     let commit = leaf.commit
     let next = leaf.next(commit.alternate)
-    if engine.isInside(next) { nvm_prefetch(engine.leaf(next).base) }
+    if engine.isInside(next) {
+      // The walk will want all of it.
+      let base = engine.leaf(next).base
+      for line in 0..<8 { nvm_prefetch(base + line &* 64) }
+    }
     guard copy(leaf, commit.live, position) else { return false }
     link = (position.leaf, position.version, next)
     // Keep what lies in the range.
@@ -170,43 +180,48 @@ public import NVMRegion
 
   /// Copies the live slots and sorts them; false (and nothing copied) when the leaf changed meanwhile.
   private func copy(_ leaf: Leaf, _ live: UInt64, _ position: Position) -> Bool {
-    var n = 0
+    let n = live.nonzeroBitCount
     var rest = live
-    while rest != 0 {
+    var k = 0
+    while k < n {
       let i = rest.trailingZeroBitCount
       rest &= rest &- 1
-      entries[2 &* n] = leaf.head(i)
-      entries[2 &* n &+ 1] = leaf.word(i)
-      n &+= 1
+      heads[k] = leaf.head(i)
+      words[k] = leaf.word(i)
+      k &+= 1
     }
     count = 0
-    guard engine.isUnchanged(position), engine.gate.isCurrent(ticket) else { return false }
+    guard engine.isUnchanged(position) else { return false }
     count = n
-    // Insertion sort: at most 28 entries, and short runs are common.
-    var i = 1
-    while i < n {
-      let head = entries[2 &* i]
-      let word = entries[2 &* i &+ 1]
-      var j = i &- 1
-      while j >= 0, isAfter(entries[2 &* j], entries[2 &* j &+ 1], head, word) {
-        entries[2 &* j &+ 2] = entries[2 &* j]
-        entries[2 &* j &+ 3] = entries[2 &* j &+ 1]
-        j &-= 1
-      }
-      entries[2 &* j &+ 2] = head
-      entries[2 &* j &+ 3] = word
-      i &+= 1
+    nvm_rank(heads, Int32(truncatingIfNeeded: n), ranks)
+    k = 0
+    while k < n {
+      let place = Int(ranks[k]) &* 2
+      entries[place] = heads[k]
+      entries[place &+ 1] = words[k]
+      k &+= 1
     }
+    if engine.keysAreBytes { sortTies(n) }
     return true
   }
 
-  @inline(__always) private func isAfter(
-    _ head: UInt64, _ word: UInt64, _ otherHead: UInt64, _ otherWord: UInt64
-  ) -> Bool {
-    if head != otherHead || !engine.isLong(head) { return head > otherHead }
-    guard let a = engine.longKey(head, word), let b = engine.longKey(otherHead, otherWord) else {
-      return false
+  /// Brings entries whose heads tie into the order of their whole keys.
+  private func sortTies(_ n: Int) {
+    for i in 1..<max(n, 1) {
+      var j = i
+      while j > 0, entries[2 * j] == entries[2 * j - 2], isAfter(j - 1, j) {
+        (entries[2 * j + 1], entries[2 * j - 1]) = (entries[2 * j - 1], entries[2 * j + 1])
+        j -= 1
+      }
     }
+  }
+
+  /// Whether entry `i` sorts behind entry `j`; their heads tie.
+  private func isAfter(_ i: Int, _ j: Int) -> Bool {
+    let head = entries[2 * i]
+    guard engine.isLong(head), let a = engine.longKey(head, entries[2 * i + 1]),
+      let b = engine.longKey(head, entries[2 * j + 1])
+    else { return false }
     return a.compare(b) > 0
   }
 }

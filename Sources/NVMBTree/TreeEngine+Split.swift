@@ -16,16 +16,43 @@ import NVMRegion
 extension TreeEngine {
   /// The entries of a set of slots in key order.
   func sortedEntries(_ leaf: Leaf, _ set: UInt64) -> [(slot: Int, entry: Entry)] {
-    var result: [(slot: Int, entry: Entry)] = []
-    result.reserveCapacity(LeafLayout.slots + 1)
-    var rest = set
-    while rest != 0 {
-      let i = rest.trailingZeroBitCount
-      rest &= rest &- 1
-      result.append((i, Entry(head: leaf.head(i), word: leaf.word(i), fingerprint: leaf.fingerprint(i))))
+    let n = set.nonzeroBitCount
+    guard n > 0 else { return [] }
+    return withUnsafeTemporaryAllocation(of: UInt64.self, capacity: Int(NVM_RANK_MAX) + 4) { scratch in
+      let heads = scratch.baseAddress!
+      let ranks = UnsafeMutableRawPointer(heads + Int(NVM_RANK_MAX)).assumingMemoryBound(to: UInt8.self)
+      var rest = set
+      for k in 0..<n {
+        heads[k] = leaf.head(rest.trailingZeroBitCount)
+        rest &= rest &- 1
+      }
+      nvm_rank(heads, Int32(n), ranks)
+      var result = [(slot: Int, entry: Entry)](unsafeUninitializedCapacity: n) { buffer, count in
+        var rest = set
+        for k in 0..<n {
+          let i = rest.trailingZeroBitCount
+          rest &= rest &- 1
+          let entry = Entry(head: heads[k], word: leaf.word(i), fingerprint: leaf.fingerprint(i))
+          (buffer.baseAddress! + Int(ranks[k])).initialize(to: (i, entry))
+        }
+        count = n
+      }
+      if keysAreBytes { sortTies(&result) }
+      return result
     }
-    result.sort { isOrdered($0.entry, $1.entry) }
-    return result
+  }
+
+  /// Brings entries whose heads tie into the order of their whole keys.
+  private func sortTies(_ entries: inout [(slot: Int, entry: Entry)]) {
+    for i in entries.indices.dropFirst() {
+      var j = i
+      while j > 0, entries[j].entry.head == entries[j - 1].entry.head,
+        isOrdered(entries[j].entry, entries[j - 1].entry)
+      {
+        entries.swapAt(j, j - 1)
+        j -= 1
+      }
+    }
   }
 
   func isOrdered(_ a: Entry, _ b: Entry) -> Bool {

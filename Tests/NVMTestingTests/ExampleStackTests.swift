@@ -22,7 +22,9 @@ final class ExampleStackTests: XCTestCase {
     var options = CrashOptions()
     options.maximumImages = 4000
     let report = CrashExplorer(options).explore(ExampleStack.scenario())
-    try report.check(lints: true)
+    try report.check()
+    // What the region's own close flushes and fences is not the stack's business.
+    XCTAssertTrue(report.lints.allSatisfy { $0.operation == "close" }, "\(report)")
     XCTAssertGreaterThan(report.images, 500)
     XCTAssertGreaterThan(report.recoveryPoints, 100)
     XCTAssertEqual(report.costs.first { $0.operation == "push" }?.mostFences, 2)

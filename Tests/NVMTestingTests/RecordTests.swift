@@ -143,6 +143,7 @@ final class RecordTests: XCTestCase {
     scenario.continuation = [set(8, 8)]
     var options = CrashOptions()
     options.maximumViolations = 1
+    if flaw == .none { options.maximumImages = 1500 }
     return CrashExplorer(options).explore(scenario)
   }
 

@@ -112,6 +112,7 @@ final class RedoLogTests: XCTestCase {
     scenario.continuation = [move(2, 4, 5), set(4, 1)]
     var options = CrashOptions()
     options.maximumViolations = 1
+    if flaw == .none { options.maximumImages = 1500 }
     return CrashExplorer(options).explore(scenario)
   }
 

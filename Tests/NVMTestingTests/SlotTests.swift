@@ -135,6 +135,7 @@ final class SlotTests: XCTestCase {
   private func explore(_ flaw: Flaw) -> CrashReport {
     var options = CrashOptions()
     options.maximumViolations = 1
+    if flaw == .none { options.maximumImages = 1500 }
     return CrashExplorer(options).explore(scenario(flaw))
   }
 

@@ -56,6 +56,24 @@ final class CatalogueTests: StoreTestCase {
     try assertClean(again)
   }
 
+  /// What a reader still holds at close cannot be freed: the next opening does it, and so must not take the file for
+  /// properly closed.
+  func testClosingUnderAReaderLosesNoSpace() throws {
+    let store = try NVMStore(path: path(), options: options)
+    let tree = try store.tree("t", of: Int.self, String.self)
+    try tree.updateValue("a value in a record", forKey: 1)
+    let length = try tree.withBytes(forKey: 1) { (bytes: RawSpan?) throws(NVMError) -> Int in
+      try tree.updateValue("another value in a record", forKey: 1)
+      try store.close()
+      return bytes?.byteCount ?? 0
+    }
+    XCTAssertEqual(length, 19)
+    let again = try NVMStore.open(path: path(), options: options)
+    XCTAssertFalse(again.recovery.wasCleanlyClosed)
+    XCTAssertEqual(try again.tree("t", of: Int.self, String.self)[1], "another value in a record")
+    try assertClean(again)
+  }
+
   func testTheSameNameGivesTheSameHandle() throws {
     let store = try NVMStore(path: path(), options: options)
     let a = try store.tree("t", of: Int.self, Int.self)

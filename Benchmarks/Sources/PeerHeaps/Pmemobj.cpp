@@ -122,3 +122,24 @@ const bench_heap publish_heap = peers::table<Publish>("libpmemobj publish");
 const bench_heap *bench_heap_pmemobj_atomic(void) { return &atomic_heap; }
 const bench_heap *bench_heap_pmemobj_place(void) { return &place_heap; }
 const bench_heap *bench_heap_pmemobj_publish(void) { return &publish_heap; }
+
+int bench_pmemobj_fill(const char *path, size_t n, int closes) {
+  PMEMobjpool *pop = pmemobj_create(path, "nvm-bench", (size_t(64) << 20) + n * 192, 0600);
+  if (!pop) return 0;
+  auto *root = static_cast<PMEMoid *>(pmemobj_direct(pmemobj_root(pop, sizeof(PMEMoid))));
+  for (size_t i = 0; i < n; i++) {
+    PMEMoid oid;
+    if (pmemobj_alloc(pop, i == n / 2 ? root : &oid, 64, 1, nullptr, nullptr) != 0) return 0;
+  }
+  if (closes) pmemobj_close(pop);
+  return 1;
+}
+int bench_pmemobj_open(const char *path) {
+  PMEMobjpool *pop = pmemobj_open(path, "nvm-bench");
+  if (!pop) return 0;
+  PMEMoid oid;
+  if (pmemobj_alloc(pop, &oid, 64, 1, nullptr, nullptr) != 0) return 0;
+  auto *root = static_cast<PMEMoid *>(pmemobj_direct(pmemobj_root(pop, sizeof(PMEMoid))));
+  // The process ends right after it: the time of closing is not asked for.
+  return root->off != oid.off && pmemobj_alloc_usable_size(*root) >= 64;
+}

@@ -8,8 +8,9 @@ struct NVMBench: ParsableCommand {
     commandName: "nvm-bench",
     abstract: "Measures swift-nvm beside what a user would pick instead.",
     subcommands: [
-      RegionCommand.self, HeapCommand.self, TreeCommand.self, StoreCommand.self, RecoveryCommand.self, WearCommand.self,
-      RecoveryChild.self,
+      RegionCommand.self, HeapCommand.self, TreeCommand.self, StoreCommand.self, RecoveryCommand.self,
+      WearCommand.self,
+      ReportCommand.self, RecoveryChild.self,
     ])
 
   static func main() {
@@ -42,12 +43,15 @@ enum Environment {
 /// What every suite does around its measurements.
 func runSuite(_ options: Options, _ body: (Results, String) throws -> Void) throws {
   for line in Machine.description { print(line) }
-  print("media: \(options.mediaName), rounds: \(options.rounds), seed: \(options.seed), clock: \(options.cpuTime ? "processor time" : "wall")")
+  print(
+    "media: \(options.mediaName), rounds: \(options.rounds), seed: \(options.seed), clock: \(options.cpuTime ? "processor time" : "wall")"
+  )
   let results = Results()
   try options.withDirectory { try body(results, $0) }
   let rows = results.rows
   Table.print(rows)
   if let json = options.json { try Output.write(rows, to: json) }
+  if let plot = options.plot { try Charts.write(rows, to: plot) }
   if results.wrong > 0 {
     print("\n\(results.wrong) wrong answers")
     throw ExitCode.failure

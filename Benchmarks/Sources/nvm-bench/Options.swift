@@ -16,7 +16,8 @@ struct Options: ParsableArguments {
   var seconds: Double = 1
   @Option(help: "emulated: memory driven as persistent memory (tmpfs). inplace: a file, synced page by page.")
   var media: Media = .emulated
-  @Option(help: "Directory for the files; default /dev/shm for emulated, the temporary directory for inplace.")
+  @Option(
+    help: "Directory for the files; default /dev/shm for emulated, the temporary directory for inplace.")
   var path: String?
   @Option(help: "Only these peers, separated by commas; a part of the name is enough. 'none' for us alone.")
   var peers: String?
@@ -27,7 +28,8 @@ struct Options: ParsableArguments {
   @Option(help: "Seed of all keys and sizes.")
   var seed: UInt64 = 20_260_101
   @Flag(
-    help: "Processor time of the threads instead of wall time, for tree and heap: on a machine with other work.")
+    help:
+      "Processor time of the threads instead of wall time, for tree and heap: on a machine with other work.")
   var cpuTime = false
   @Flag(help: "A fiftieth of the size and one round: does it work?")
   var quick = false

@@ -52,9 +52,14 @@ struct StoreLog {
       bytes += change.key
       if let value = change.value { bytes += value }
     }
+    seal(&bytes, uuid)
+    return bytes
+  }
+
+  /// Writes the checksum.
+  static func seal(_ bytes: inout [UInt8], _ uuid: RegionUUID) {
     let sum = bytes.withUnsafeBytes { checksum($0, uuid) }
     withUnsafeBytes(of: sum.littleEndian) { bytes.replaceSubrange(20..<24, with: $0) }
-    return bytes
   }
 
   /// The changes in a log, or nil when it is not intact. Any bytes may be given.

@@ -5,8 +5,7 @@ struct Create: ParsableCommand {
   static let configuration = CommandConfiguration(
     abstract: "Make a store with a tree, or one more tree in a store.",
     discussion: """
-      The file appears complete or not at all. Its size is really allocated; it grows as it fills, up to \
-      --maximum-size while this tool has it open.
+      The file appears complete or not at all. Its size is really allocated, and it grows as it fills.
 
       nvmctl create app.nvm --value-type Int
       nvmctl create app.nvm --tree visits --key-type '(String,Date)' --value-type UInt32

@@ -15,6 +15,11 @@ const bench_heap *bench_heap_ideal_nt(void);
 const bench_heap *bench_heap_pmemobj_atomic(void);
 const bench_heap *bench_heap_pmemobj_place(void);
 const bench_heap *bench_heap_pmemobj_publish(void);
+
+// Opening a pool again: fills one with `n` objects and leaves it open, or opens one up to its first allocation and
+// checks the object in the middle. 0 on failure.
+int bench_pmemobj_fill(const char *path, size_t n, int closes);
+int bench_pmemobj_open(const char *path);
 #ifdef __cplusplus
 }
 #endif

@@ -7,7 +7,8 @@ import PeerHeaps
 struct HeapCommand: ParsableCommand {
   static let configuration = CommandConfiguration(
     commandName: "heap",
-    abstract: "Allocators: ours, libpmemobj, an ideal one as the floor; glibc, jemalloc, mimalloc (volatile).")
+    abstract: "Allocators: ours, libpmemobj, an ideal one as the floor; glibc, jemalloc, mimalloc (volatile)."
+  )
   @OptionGroup var options: Options
 
   func run() throws {
@@ -17,8 +18,10 @@ struct HeapCommand: ParsableCommand {
         defer { workers.stop() }
         for round in 0..<options.rounds {
           results.beginRound(round)
-          try HeapRound(options: options, results: results, directory: directory, workers: workers, round: round)
-            .run()
+          try HeapRound(
+            options: options, results: results, directory: directory, workers: workers, round: round
+          )
+          .run()
         }
       }
     }
@@ -72,14 +75,35 @@ struct HeapRound {
   }
 
   func run() throws {
-    let slots = max(n, 40_000)
+    try workloads()
+    try mixed()
+  }
+
+  /// In heaps of their own, so that the footprint is that of this workload.
+  private func mixed() throws {
+    let name = "mixed 16 B–64 KiB, 205 MiB live"
+    guard options.wants(workload: name) else { return }
+    let slots = 26_000
     let all = try contestants(slots: slots * workers.count, liveBytes: 400 << 20)
-    defer {
-      for c in all { c.close() }
-      for file in (try? FileManager.default.contentsOfDirectory(atPath: directory)) ?? [] {
-        unlink(directory + "/" + file)
-      }
+    defer { end(all) }
+    var random = Random(seed: options.seed &+ 11 &+ UInt64(round))
+    let trace = Trace.replacing(
+      name, live: slots, count: max(n / 5, 1000), random: &random, isSmall: false, stepsPerOperation: 1
+    ) { Trace.logUniform(16...65_536, &$0) }
+    play(trace, all, slots, measuresFootprint: true)
+  }
+
+  private func end(_ all: [any HeapContestant]) {
+    for c in all { c.close() }
+    for file in (try? FileManager.default.contentsOfDirectory(atPath: directory)) ?? [] {
+      unlink(directory + "/" + file)
     }
+  }
+
+  private func workloads() throws {
+    let slots = max(n, 10_000)
+    let all = try contestants(slots: slots * workers.count, liveBytes: 400 << 20)
+    defer { end(all) }
     var random = Random(seed: options.seed &+ UInt64(round))
     let few = max(n / 5, 1000)
     play(.pairs("pair 64 B", size: 64, count: few), all, slots)
@@ -94,14 +118,10 @@ struct HeapRound {
       }, all, slots, handOver: true)
     play(.threadTest("threadtest, pair", live: 10_000, count: few), all, slots)
     play(
-      .replacing("replace 64 KiB–4 MiB", live: 32, count: max(few / 20, 200), random: &random, isSmall: false) {
+      .replacing("replace 64 KiB–4 MiB", live: 32, count: max(few / 20, 200), random: &random, isSmall: false)
+      {
         Trace.logUniform(65_536...4_194_304, &$0)
       }, all, slots)
-    play(
-      .replacing(
-        "mixed 16 B–64 KiB, 205 MiB live", live: 26_000, count: few, random: &random, isSmall: false,
-        stepsPerOperation: 1
-      ) { Trace.logUniform(16...65_536, &$0) }, all, slots, measuresFootprint: true)
     if workers.count == 2 { handOver(all, count: few) }
   }
 
@@ -123,7 +143,9 @@ struct HeapRound {
   }
 
   /// A list of steps on each thread; nanoseconds and counts.
-  private func together(_ c: any HeapContestant, _ lists: [[bench_step]], ticks: UnsafeMutablePointer<UInt32>? = nil)
+  private func together(
+    _ c: any HeapContestant, _ lists: [[bench_step]], ticks: UnsafeMutablePointer<UInt32>? = nil
+  )
     -> (UInt64, Counts?)
   {
     let box = Box(lists, c, ticks)
@@ -139,7 +161,8 @@ struct HeapRound {
     guard options.wants(workload: trace.name) else { return }
     let threads = workers.count
     let all = all.filter { c in
-      trace.isSmall || !(c.name.hasSuffix("place") || c.name.hasSuffix("linked"))
+      (trace.isSmall || !(c.name.hasSuffix("place") || c.name.hasSuffix("linked")))
+        && (trace.canGroup || !c.name.hasSuffix("publish ×16"))
     }
     for c in all { _ = together(c, (0..<threads).map { shifted(trace.prepare, $0 * slots) }) }
     // Stretches end between operations.
@@ -152,9 +175,15 @@ struct HeapRound {
       let lists = (0..<threads).map { shifted(Array(trace.steps[from..<to]), owner($0) * slots) }
       for turn in 0..<all.count {
         let c = all[(turn + s + round) % all.count]
+        let counting = c.countsApart && s == stretches / 2
+        if counting { bench_pmem_count(1) }
         let (ns, counts) = together(c, lists)
-        var sample = Sample(ns: ns * UInt64(threads), operations: (to - from) * threads / trace.stepsPerOperation)
-        sample.counts = counts
+        bench_pmem_count(0)
+        let operations = (to - from) * threads / trace.stepsPerOperation
+        var sample = Sample(ns: ns * UInt64(threads), operations: operations)
+        if !c.countsApart || counting { (sample.counts, sample.counted) = (counts, operations) }
+        // What is slowed down by counting is not timed.
+        if counting { (sample.ns, sample.operations) = (0, 0) }
         results.add(key(trace.name), c.name, sample, batch: c.batch)
       }
     }

@@ -24,8 +24,9 @@ final class OurHeap: HeapContestant {
   private let slots: UnsafeMutableBufferPointer<UInt64>
   private let styles: Styles
 
-  init(directory: String, slots count: Int, interface: Interface = .plain, batch: Int = 1, options: RegionOptions) throws
-  {
+  init(
+    directory: String, slots count: Int, interface: Interface = .plain, batch: Int = 1, options: RegionOptions
+  ) throws {
     let base =
       switch interface {
       case .plain: PlainStyle.name
@@ -56,12 +57,16 @@ final class OurHeap: HeapContestant {
   }
 
   @inline(__always)
-  private static func release<Style: HeapStyle>(_ style: Style, _ region: PersistentRegion, _ slot: Int, _ h: UInt64) -> Bool {
+  private static func release<Style: HeapStyle>(
+    _ style: Style, _ region: PersistentRegion, _ slot: Int, _ h: UInt64
+  ) -> Bool {
     let isRight = region.pointer(to: Offset(rawValue: h)).load(as: UInt64.self) == bench_tag(h)
     return style.free(slot, h) && isRight
   }
   @inline(__always)
-  private static func acquire<Style: HeapStyle>(_ style: Style, _ region: PersistentRegion, _ slot: Int, _ size: Int) -> UInt64 {
+  private static func acquire<Style: HeapStyle>(
+    _ style: Style, _ region: PersistentRegion, _ slot: Int, _ size: Int
+  ) -> UInt64 {
     let h = style.allocate(slot, size)
     // Not flushed: what is measured is the allocator. The same for every contestant.
     if h != 0 { region.pointer(to: Offset(rawValue: h)).storeBytes(of: bench_tag(h), as: UInt64.self) }
@@ -80,7 +85,8 @@ final class OurHeap: HeapContestant {
     }
   }
   func produce(
-    thread: Int, _ ring: UnsafeMutablePointer<bench_ring>, size: Int, count: Int, _ outcome: inout bench_outcome
+    thread: Int, _ ring: UnsafeMutablePointer<bench_ring>, size: Int, count: Int,
+    _ outcome: inout bench_outcome
   ) {
     switch styles {
     case .plain(let s): Self.produce(s[thread], region, ring, size, count, &outcome)
@@ -103,7 +109,8 @@ final class OurHeap: HeapContestant {
   @inline(__always)
   private static func run<Style: HeapStyle>(
     _ style: Style, _ region: PersistentRegion, _ slots: UnsafeMutableBufferPointer<UInt64>,
-    _ steps: UnsafeBufferPointer<bench_step>, _ ticks: UnsafeMutablePointer<UInt32>?, _ outcome: inout bench_outcome
+    _ steps: UnsafeBufferPointer<bench_step>, _ ticks: UnsafeMutablePointer<UInt32>?,
+    _ outcome: inout bench_outcome
   ) {
     var wrong: UInt64 = 0
     for i in 0..<steps.count {
@@ -124,7 +131,8 @@ final class OurHeap: HeapContestant {
   }
   @inline(__always)
   private static func produce<Style: HeapStyle>(
-    _ style: Style, _ region: PersistentRegion, _ ring: UnsafeMutablePointer<bench_ring>, _ size: Int, _ count: Int,
+    _ style: Style, _ region: PersistentRegion, _ ring: UnsafeMutablePointer<bench_ring>, _ size: Int,
+    _ count: Int,
     _ outcome: inout bench_outcome
   ) {
     for i in 0..<count {
@@ -153,6 +161,7 @@ final class OurHeap: HeapContestant {
   }
   func address(ofSlot slot: Int) -> UInt64 { slots[slot] }
   var counts: Counts? { Counts(region.threadCounters) }
+  var countsApart: Bool { false }
   func close() {
     heap.close()
     try? region.close()

@@ -12,6 +12,8 @@ struct Trace {
   var stepsPerOperation = 1
   /// Contestants that link take part: they make the bytes durable too, which is fair for small blocks only.
   var isSmall = true
+  /// Whether neighbouring steps can be published together: not where a block is freed right after it was made.
+  var canGroup = true
 
   static func pairs(_ name: String, size: Int, count: Int) -> Trace {
     var steps: [bench_step] = []
@@ -20,7 +22,9 @@ struct Trace {
       steps.append(bench_step(slot: 0, size: UInt32(size)))
       steps.append(bench_step(slot: 0, size: 0))
     }
-    return Trace(name: name, steps: steps, stepsPerOperation: 2, isSmall: size <= 512)
+    return Trace(
+      name: name, steps: steps, stepsPerOperation: 2, isSmall: size <= 512,
+      canGroup: false)
   }
 
   /// `live` slots; each operation frees one at random and allocates another size into it.
@@ -39,7 +43,7 @@ struct Trace {
     let cleanUp = (0..<live).map { bench_step(slot: UInt32($0), size: 0) }
     return Trace(
       name: name, prepare: prepare, steps: steps, cleanUp: cleanUp, stepsPerOperation: stepsPerOperation,
-      isSmall: isSmall)
+      isSmall: isSmall, canGroup: false)
   }
 
   static func threadTest(_ name: String, live: Int, count: Int) -> Trace {

@@ -16,7 +16,8 @@ struct LatencyHistogram {
 
   mutating func record(_ ticks: UnsafeBufferPointer<UInt32>) {
     if histogram == nil {
-      histogram = Histogram<UInt64>(highestTrackableValue: 60_000_000_000, numberOfSignificantValueDigits: .three)
+      histogram = Histogram<UInt64>(
+        highestTrackableValue: 60_000_000_000, numberOfSignificantValueDigits: .three)
     }
     let scale = 1 / Self.ticksPerNanosecond
     for t in ticks { _ = histogram!.record(UInt64(Double(t) * scale)) }

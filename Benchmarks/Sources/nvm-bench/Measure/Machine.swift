@@ -8,12 +8,15 @@ enum Machine {
     var lines: [String] = []
     let cpu = (try? String(contentsOfFile: "/proc/cpuinfo", encoding: .utf8)) ?? ""
     if let model = cpu.split(separator: "\n").first(where: { $0.hasPrefix("model name") }) {
-      lines.append("processor: " + (model.split(separator: ":").last?.trimmingCharacters(in: .whitespaces) ?? "?"))
+      lines.append(
+        "processor: " + (model.split(separator: ":").last?.trimmingCharacters(in: .whitespaces) ?? "?"))
     }
     lines.append("cores: \(ProcessInfo.processInfo.activeProcessorCount)")
     lines.append("memory: \(ProcessInfo.processInfo.physicalMemory >> 30) GiB")
-    lines.append("kernel: " + ((try? String(contentsOfFile: "/proc/sys/kernel/osrelease", encoding: .utf8)) ?? "?")
-      .trimmingCharacters(in: .whitespacesAndNewlines))
+    lines.append(
+      "kernel: "
+        + ((try? String(contentsOfFile: "/proc/sys/kernel/osrelease", encoding: .utf8)) ?? "?")
+        .trimmingCharacters(in: .whitespacesAndNewlines))
     lines.append("flush instruction: \(PersistentRegion.flushInstruction)")
     lines.append("empty call from Swift into a peer's adapter: \(emptyCall) ns")
     return lines

@@ -64,7 +64,7 @@ final class Results {
           n: key.n, batch: cell.batch, nsPerOp: figures.median)
         row.spread = figures.spread
         if let counts = figures.total.counts {
-          let n = Double(max(figures.total.operations, 1))
+          let n = Double(max(figures.total.counted, 1))
           row.fencesPerOp = Double(counts.fences) / n
           row.linesPerOp = Double(counts.lines) / n
           row.bytesPerOp = counts.bytes == 0 ? nil : Double(counts.bytes) / n
@@ -87,7 +87,9 @@ final class Results {
     }
     guard let median = median(rounds) else { return cell.extra.isEmpty ? nil : (0, nil, total) }
     // With one round, the stretches of it stand in for rounds.
-    let values = rounds.count > 1 ? rounds : cell.samples.values.flatMap { $0.map(\.nsPerOp) }
+    let values =
+      rounds.count > 1
+      ? rounds : cell.samples.values.flatMap { $0.filter { $0.operations > 0 }.map(\.nsPerOp) }
     let spread = values.count > 1 ? (values.max()! - values.min()!) / median : nil
     return (median, spread, total)
   }

@@ -1,3 +1,4 @@
+import CBench
 import Foundation
 
 /// One line of the results: a contestant on a workload. What was not measured is nil and absent in JSON.
@@ -52,6 +53,8 @@ struct Sample {
   var ns: UInt64 = 0
   var operations = 0
   var counts: Counts?
+  /// Operations that `counts` are of.
+  var counted = 0
 
   var nsPerOp: Double { Double(ns) / Double(max(operations, 1)) }
   static func += (a: inout Sample, b: Sample) {
@@ -60,6 +63,32 @@ struct Sample {
     if let counts = b.counts {
       a.counts = a.counts ?? Counts()
       a.counts! += counts
+      a.counted += b.counted
     }
+  }
+}
+
+extension Sample {
+  /// Takes the time of a stretch and, where that costs nothing, its counts. Where counting costs something
+  /// (`countsApart`), one stretch in the middle is counted and not timed.
+  static func of(
+    operations: Int, countsApart: Bool, isMiddle: Bool, now: () -> UInt64, counts: () -> Counts?,
+    _ body: () -> Void
+  ) -> Sample {
+    let counting = countsApart && isMiddle
+    if counting { bench_pmem_count(1) }
+    let before = !countsApart || counting ? counts() : nil
+    let began = now()
+    body()
+    var sample = Sample(ns: now() - began, operations: operations)
+    if let before, let after = counts() {
+      sample.counts = after - before
+      sample.counted = operations
+    }
+    if counting {
+      bench_pmem_count(0)
+      (sample.ns, sample.operations) = (0, 0)
+    }
+    return sample
   }
 }

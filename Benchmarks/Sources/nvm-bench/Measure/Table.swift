@@ -9,7 +9,8 @@ enum Table {
       if head != last {
         Swift.print("\n\(head)")
         Swift.print(
-          "  contestant                       ns/op  spread   fences    lines    bytes      p50      p99    p99.9  / ours")
+          "  contestant                       ns/op  spread   fences    lines    bytes      p50      p99    p99.9  / ours"
+        )
         last = head
       }
       var name = row.contestant
@@ -20,7 +21,9 @@ enum Table {
       for value in [row.bytesPerOp, row.p50, row.p99, row.p999] { line += number(value, 9) }
       line += row.contestant == ours ? "       –" : decimal(row.ratioToOurs, 8)
       if let extra = row.extra {
-        line += "  " + extra.sorted { $0.key < $1.key }
+        line +=
+          "  "
+          + extra.sorted { $0.key < $1.key }
           .map { "\($0.key) \(decimal($0.value, 0))" }.joined(separator: ", ")
       }
       Swift.print(line)

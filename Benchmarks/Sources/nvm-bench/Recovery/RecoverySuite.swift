@@ -19,7 +19,9 @@ struct RecoveryCommand: ParsableCommand {
         results.beginRound(round)
         for n in sizes {
           for ending in ["clean close", "SIGKILL"] {
-            for name in Stores.names + [RecoveryChild.heap] where options.wants(peer: name) {
+            for name in Stores.names + [RecoveryChild.heap, RecoveryChild.pool]
+            where options.wants(peer: name) || name == RecoveryChild.heap {
+              if name == RecoveryChild.pool && options.media != .emulated { continue }
               guard options.wants(workload: ending) else { continue }
               try measure(name, n, ending, results, directory)
             }
@@ -29,7 +31,9 @@ struct RecoveryCommand: ParsableCommand {
     }
   }
 
-  private func measure(_ name: String, _ n: Int, _ ending: String, _ results: Results, _ directory: String) throws {
+  private func measure(_ name: String, _ n: Int, _ ending: String, _ results: Results, _ directory: String)
+    throws
+  {
     let below = directory + "/recovery"
     try FileManager.default.createDirectory(atPath: below, withIntermediateDirectories: true)
     defer { try? FileManager.default.removeItem(atPath: below) }
@@ -41,11 +45,11 @@ struct RecoveryCommand: ParsableCommand {
       return
     }
     results.check(fields[1], "\(name) after \(ending)")
-    let isHeap = name == RecoveryChild.heap
+    let isHeap = name == RecoveryChild.heap || name == RecoveryChild.pool
     let key = Results.Key(
       suite: "recovery", workload: isHeap ? "open a heap, \(ending)" : "open a store, \(ending)",
       media: options.mediaName, threads: 1, n: n)
-    results.add(key, isHeap ? ours : name, Sample(ns: fields[0], operations: 1))
+    results.add(key, name == RecoveryChild.heap ? ours : name, Sample(ns: fields[0], operations: 1))
   }
 
   /// Runs this program again; what it printed.
@@ -65,7 +69,8 @@ struct RecoveryCommand: ParsableCommand {
 /// The process that fills a store and ends one way or the other, and the one that opens it.
 struct RecoveryChild: ParsableCommand {
   static let configuration = CommandConfiguration(commandName: "recovery-child", shouldDisplay: false)
-  static let heap = "heap"
+  static let heap = "swift-nvm heap"
+  static let pool = "libpmemobj"
 
   @Argument var task: String
   @Argument var name: String
@@ -77,6 +82,17 @@ struct RecoveryChild: ParsableCommand {
   private var space: KeySpace { KeySpace(seed: options.seed) }
 
   func run() throws {
+    if name == Self.pool {
+      let path = directory + "/pool"
+      if task == "fill" {
+        guard bench_pmemobj_fill(path, n, ending == "close" ? 1 : 0) == 1 else { throw ExitCode.failure }
+        kill(getpid(), SIGKILL)
+      }
+      let began = bench_ns()
+      let isRight = bench_pmemobj_open(path) == 1
+      print(bench_ns() - began, isRight ? 0 : 1)
+      return
+    }
     if name == Self.heap { return task == "fill" ? try fillHeap() : try openHeap() }
     if task == "fill" { try fill() } else { try open() }
   }

@@ -29,7 +29,9 @@ enum BytesCodec: StoreCodec {
       $1 = Int(BENCH_LONG_VALUE)
     }
   }
-  static func number(ofKey key: [UInt8], _ wrong: inout UInt64) -> UInt64 { bench_key_of(key, key.count, &wrong) }
+  static func number(ofKey key: [UInt8], _ wrong: inout UInt64) -> UInt64 {
+    bench_key_of(key, key.count, &wrong)
+  }
   static func number(ofValue value: [UInt8], _ wrong: inout UInt64) -> UInt64 {
     bench_value_of(value, value.count, &wrong)
   }

@@ -14,6 +14,8 @@ protocol TreeContestant: AnyObject {
   func scanAll(_ outcome: inout bench_outcome)
   /// Of the calling thread; nil where they cannot be counted.
   var counts: Counts? { get }
+  /// Counting slows it down.
+  var countsApart: Bool { get }
   func close()
 }
 
@@ -23,13 +25,16 @@ final class PeerTree: TreeContestant {
   let batch: Int?
   private let table: UnsafePointer<bench_tree>
   private let handle: UnsafeMutableRawPointer
-  private let counted: Bool
+  let countsApart: Bool
 
-  init?(_ table: UnsafePointer<bench_tree>, directory: String, bytes: Int, perCommit: Int = 1, counted: Bool = false) {
+  init?(
+    _ table: UnsafePointer<bench_tree>, directory: String, bytes: Int, perCommit: Int = 1,
+    counted: Bool = false
+  ) {
     guard let handle = table.pointee.open(directory, bytes, perCommit) else { return nil }
     self.table = table
     self.handle = handle
-    self.counted = counted
+    countsApart = counted
     name = String(cString: table.pointee.name)
     batch = perCommit > 1 ? perCommit : nil
   }
@@ -38,7 +43,7 @@ final class PeerTree: TreeContestant {
   }
   func scanAll(_ outcome: inout bench_outcome) { table.pointee.scan_all(handle, &outcome) }
   var counts: Counts? {
-    guard counted else { return nil }
+    guard countsApart else { return nil }
     let c = bench_pmem_counters()
     return Counts(fences: c.fences, lines: c.lines, bytes: c.bytes)
   }
@@ -142,6 +147,7 @@ final class OurTree: TreeContestant {
   }
 
   var counts: Counts? { Counts(region.threadCounters) }
+  var countsApart: Bool { false }
 
   func close() {
     tree.close()

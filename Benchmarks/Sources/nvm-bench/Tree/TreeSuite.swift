@@ -7,7 +7,8 @@ import PeerTrees
 struct TreeCommand: ParsableCommand {
   static let configuration = CommandConfiguration(
     commandName: "tree",
-    abstract: "8-byte keys and values: ours, libpmemobj, LMDB; absl::btree_map and std::map as volatile floors.")
+    abstract:
+      "8-byte keys and values: ours, libpmemobj, LMDB; absl::btree_map and std::map as volatile floors.")
   @OptionGroup var options: Options
 
   func run() throws {
@@ -52,7 +53,9 @@ struct TreeRound {
     add(PeerTree(bench_tree_absl(), directory: directory, bytes: 0), "absl::btree_map")
     add(PeerTree(bench_tree_std(), directory: directory, bytes: 0), "std::map")
     if options.media == .emulated {
-      add(PeerTree(bench_tree_pmemobj(), directory: directory, bytes: (64 << 20) + n * 80, counted: true), "libpmemobj")
+      add(
+        PeerTree(bench_tree_pmemobj(), directory: directory, bytes: (64 << 20) + n * 80, counted: true),
+        "libpmemobj")
     }
     add(PeerTree(bench_tree_lmdb(), directory: directory, bytes: 16 << 30, perCommit: 1000), "LMDB")
     return all
@@ -152,18 +155,20 @@ struct TreeRound {
           batch.count = to - from
           batch.op = UInt8(op)
           batch.version = version
-          let before = all[c].counts
-          let began = options.now()
-          if let ops {
-            ops.withUnsafeBufferPointer {
-              batch.ops = $0.baseAddress! + from
-              all[c].run(batch, &outcomes[c])
+          let contestant = all[c]
+          let sample = Sample.of(
+            operations: to - from, countsApart: contestant.countsApart, isMiddle: s == stretches / 2,
+            now: options.now, counts: { contestant.counts }
+          ) {
+            if let ops {
+              ops.withUnsafeBufferPointer {
+                batch.ops = $0.baseAddress! + from
+                contestant.run(batch, &outcomes[c])
+              }
+            } else {
+              contestant.run(batch, &outcomes[c])
             }
-          } else {
-            all[c].run(batch, &outcomes[c])
           }
-          var sample = Sample(ns: options.now() - began, operations: to - from)
-          if let before, let after = all[c].counts { sample.counts = after - before }
           results.add(key(name, n: n), all[c].name, sample, batch: all[c].batch)
         }
       }
@@ -206,7 +211,8 @@ struct TreeRound {
     let ticks = UnsafeMutableBufferPointer<UInt32>.allocate(capacity: count)
     defer { ticks.deallocate() }
     let kinds: [(String, [UInt64], Int)] = [
-      ("look-up hit", present, BENCH_LOOKUP), ("update", present, BENCH_UPDATE), ("insert random", new, BENCH_INSERT),
+      ("look-up hit", present, BENCH_LOOKUP), ("update", present, BENCH_UPDATE),
+      ("insert random", new, BENCH_INSERT),
       ("delete", new, BENCH_DELETE),
     ]
     for (name, keys, op) in kinds where wants(name) {

@@ -7,7 +7,8 @@ import PeerHeaps
 struct WearCommand: ParsableCommand {
   static let configuration = CommandConfiguration(
     commandName: "wear",
-    abstract: "How evenly allocations are spread: per 64-byte line the most and the mean, and their variation.")
+    abstract:
+      "How evenly allocations are spread: per 64-byte line the most and the mean, and their variation.")
   @OptionGroup var options: Options
 
   func run() throws {
