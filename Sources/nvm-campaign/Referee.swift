@@ -32,8 +32,12 @@ struct Referee {
     }
     var finding = self.finding
     if finding == nil {
-      let others = names(in: directory).filter {
-        "\(directory)/\($0)" != life.path && "\(directory)/\($0)" != image
+      let others = names(in: directory).map { "\(directory)/\($0)" }.filter {
+        if $0 == life.path || $0 == image { return false }
+        // Where files cannot be made without a name, a crash may leave one with a name of this form.
+        guard $0.hasPrefix("\(directory)/.store.nvm.nvm-new-") else { return true }
+        unlink($0)
+        return false
       }
       if !others.isEmpty { finding = "left behind: \(others.joined(separator: ", "))" }
     }
