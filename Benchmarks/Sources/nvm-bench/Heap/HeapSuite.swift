@@ -16,8 +16,7 @@ struct HeapCommand: ParsableCommand {
       for threads in options.threadCounts where threads <= 8 {
         let workers = Workers(threads, cpuTime: options.cpuTime)
         defer { workers.stop() }
-        for round in 0..<options.rounds {
-          results.beginRound(round)
+        try options.forEachRound(results) { round in
           try HeapRound(
             options: options, results: results, directory: directory, workers: workers, round: round
           )

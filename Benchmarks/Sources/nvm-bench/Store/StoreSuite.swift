@@ -10,8 +10,7 @@ struct StoreCommand: ParsableCommand {
 
   func run() throws {
     try runSuite(options) { results, directory in
-      for round in 0..<options.rounds {
-        results.beginRound(round)
+      try options.forEachRound(results) { round in
         // On a disk every sync counts milliseconds: one kind is enough.
         for kind in options.media == .emulated ? [StoreKind.words, .bytes] : [.words] {
           try StoreRound(options: options, results: results, directory: directory, round: round, kind: kind)

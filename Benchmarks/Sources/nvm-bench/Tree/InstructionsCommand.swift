@@ -54,7 +54,8 @@ private func countedInserts(_ tree: any TreeContestant, _ batch: bench_batch, _ 
 
 /// Not the same instructions as the other one, or the compiler makes one function of both.
 @inline(never)
-private func countedLookUps(_ tree: any TreeContestant, _ batch: bench_batch, _ outcome: inout bench_outcome) {
+private func countedLookUps(_ tree: any TreeContestant, _ batch: bench_batch, _ outcome: inout bench_outcome)
+{
   tree.run(batch, &outcome)
   outcome.entries &+= 1
 }
