@@ -10,7 +10,7 @@ struct NVMBench: ParsableCommand {
     subcommands: [
       RegionCommand.self, HeapCommand.self, TreeCommand.self, StoreCommand.self, RecoveryCommand.self,
       WearCommand.self,
-      ReportCommand.self, RecoveryChild.self,
+      ReportCommand.self, InstructionsCommand.self, RecoveryChild.self,
     ])
 
   static func main() {

@@ -12,8 +12,8 @@ struct Options: ParsableArguments {
   var n: Int?
   @Option(help: "Numbers of threads to measure with, for instance 1,2.")
   var threads: String = "1"
-  @Option(help: "Seconds for each measurement of a suite that is measured by time.")
-  var seconds: Double = 1
+  @Option(help: "Goes on with more rounds until this many seconds have passed.")
+  var seconds: Double = 0
   @Option(help: "emulated: memory driven as persistent memory (tmpfs). inplace: a file, synced page by page.")
   var media: Media = .emulated
   @Option(
@@ -21,7 +21,7 @@ struct Options: ParsableArguments {
   var path: String?
   @Option(help: "Only these peers, separated by commas; a part of the name is enough. 'none' for us alone.")
   var peers: String?
-  @Option(help: "Rounds; contestants alternate within each.")
+  @Option(help: "Rounds, at least; contestants alternate within each.")
   var runs: Int = 3
   @Option(help: "Only workloads whose name contains one of these, separated by commas.")
   var workloads: String?
@@ -39,6 +39,16 @@ struct Options: ParsableArguments {
   var plot: String?
 
   var rounds: Int { quick ? 1 : max(runs, 1) }
+  /// The rounds, numbered.
+  func forEachRound(_ results: Results, _ body: (Int) throws -> Void) throws {
+    let end = bench_ns() + UInt64(max(0, seconds) * 1e9)
+    var round = 0
+    while round < rounds || bench_ns() < end {
+      results.beginRound(round)
+      try body(round)
+      round += 1
+    }
+  }
   func size(_ standard: Int) -> Int { max(1000, (n ?? standard) / (quick && n == nil ? 50 : 1)) }
   var threadCounts: [Int] { threads.split(separator: ",").compactMap { Int($0) }.filter { $0 > 0 } }
 

@@ -16,8 +16,7 @@ struct HeapCommand: ParsableCommand {
       for threads in options.threadCounts where threads <= 8 {
         let workers = Workers(threads, cpuTime: options.cpuTime)
         defer { workers.stop() }
-        for round in 0..<options.rounds {
-          results.beginRound(round)
+        try options.forEachRound(results) { round in
           try HeapRound(
             options: options, results: results, directory: directory, workers: workers, round: round
           )
@@ -59,6 +58,9 @@ struct HeapRound {
       peer("libpmemobj publish", bench_heap_pmemobj_publish(), counted: true)
       peer("libpmemobj publish ×16", bench_heap_pmemobj_publish(), batch: 16, counted: true)
       peer("libpmemobj atomic, linked", bench_heap_pmemobj_place(), counted: true)
+    }
+    try add("\(ours), no quarantine") {
+      try OurHeap(directory: directory, slots: slots, rests: false, options: region)
     }
     for (interface, name, batch) in [
       (OurHeap.Interface.place, "place", 1), (.publish, "publish", 1), (.publish, "publish ×16", 16),
@@ -110,8 +112,8 @@ struct HeapRound {
     play(.pairs("pair 4 KiB", size: 4096, count: few), all, slots)
     // Twice, so that the space has been used before.
     warm(all, slots)
-    play(.allocating("allocate 1 M × 64 B", count: n), all, slots)
-    play(.freeing("free 1 M × 64 B, random order", count: n, random: &random), all, slots)
+    play(.allocating("allocate 64 B, warm", count: n), all, slots)
+    play(.freeing("free 64 B, random order", count: n, random: &random), all, slots)
     play(
       .replacing("larson 16–512 B", live: 10_000, count: few, random: &random, isSmall: true) {
         Int.random(in: 16...512, using: &$0)

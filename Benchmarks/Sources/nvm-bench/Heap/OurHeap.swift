@@ -24,8 +24,10 @@ final class OurHeap: HeapContestant {
   private let slots: UnsafeMutableBufferPointer<UInt64>
   private let styles: Styles
 
+  /// - Parameter rests: with the default quarantine; else freed blocks are used again at once.
   init(
-    directory: String, slots count: Int, interface: Interface = .plain, batch: Int = 1, options: RegionOptions
+    directory: String, slots count: Int, interface: Interface = .plain, batch: Int = 1, rests: Bool = true,
+    options: RegionOptions
   ) throws {
     let base =
       switch interface {
@@ -34,12 +36,14 @@ final class OurHeap: HeapContestant {
       case .place: PlaceStyle.name
       case .publish: PublishStyle.name
       }
-    name = base + (batch > 1 ? " ×\(batch)" : "")
+    name = base + (batch > 1 ? " ×\(batch)" : "") + (rests ? "" : ", no quarantine")
     self.batch = batch > 1 ? batch : nil
-    path = directory + "/heap.\(base.filter(\.isLetter))\(batch)"
+    path = directory + "/heap.\(base.filter(\.isLetter))\(batch)\(rests)"
     unlink(path)
     region = try PersistentRegion.create(at: path, size: 64 << 20, options: options)
-    let heap = try PersistentHeap.format(region)
+    var heapOptions = HeapOptions()
+    if !rests { heapOptions.quarantine = .none }
+    let heap = try PersistentHeap.format(region, options: heapOptions)
     self.heap = heap
     slots = .allocate(capacity: count)
     slots.initialize(repeating: 0)

@@ -17,6 +17,10 @@ enum Machine {
       "kernel: "
         + ((try? String(contentsOfFile: "/proc/sys/kernel/osrelease", encoding: .utf8)) ?? "?")
         .trimmingCharacters(in: .whitespacesAndNewlines))
+    let load = (try? String(contentsOfFile: "/proc/loadavg", encoding: .utf8)) ?? "?"
+    lines.append(
+      "load before the run (1, 5, 15 minutes): \(load.split(separator: " ").prefix(3).joined(separator: " "))"
+    )
     lines.append("flush instruction: \(PersistentRegion.flushInstruction)")
     lines.append("empty call from Swift into a peer's adapter: \(emptyCall) ns")
     return lines

@@ -17,7 +17,10 @@ struct ReportCommand: ParsableCommand {
     let order = ["region", "heap", "tree", "store", "recovery", "wear"]
     var rows: [Row] = []
     for file in files.sorted() { rows += try Output.read(directory + "/" + file) }
-    rows = order.flatMap { suite in rows.filter { $0.suite == suite } }
+    rows = order.flatMap { suite in
+      let own = rows.filter { $0.suite == suite }
+      return Set(own.map(\.threads)).sorted().flatMap { threads in own.filter { $0.threads == threads } }
+    }
     let charts = try Charts.write(rows, to: directory)
     let machine = (try? String(contentsOfFile: directory + "/machine.txt", encoding: .utf8)) ?? ""
     try page(rows, charts, machine).write(toFile: directory + "/README.md", atomically: true, encoding: .utf8)
@@ -47,21 +50,21 @@ struct ReportCommand: ParsableCommand {
 
   /// Where a peer is ahead; floors apart.
   private func behind(_ rows: [Row]) -> String {
-    var text = """
-      ## Where we are not first
-
-      | suite | workload | media | threads | ahead of us | × ours |
-      | --- | --- | --- | ---: | --- | ---: |
-
-      """
-    for row in rows where !row.contestant.hasPrefix(ours) {
-      guard let ratio = row.ratioToOurs, ratio < 0.97 else { continue }
-      let isFloor = Self.floors.contains { row.contestant.hasPrefix($0) }
-      text +=
-        "| \(row.suite) | \(row.workload) | \(row.media) | \(row.threads) | "
-        + "\(row.contestant)\(isFloor ? " (floor)" : "") | \(String(format: "%.2f", ratio)) |\n"
+    func table(_ rows: [Row]) -> String {
+      var text =
+        "| suite | workload | media | threads | ahead of us | × ours |\n| --- | --- | --- | ---: | --- | ---: |\n"
+      for row in rows {
+        text +=
+          "| \(row.suite) | \(row.workload) | \(row.media) | \(row.threads) | "
+          + "\(row.contestant) | \(String(format: "%.2f", row.ratioToOurs ?? 0)) |\n"
+      }
+      return text
     }
-    return text + "\n"
+    let ahead = rows.filter { !$0.contestant.hasPrefix(ours) && ($0.ratioToOurs ?? 1) < 0.97 }
+    let floors = ahead.filter { row in Self.floors.contains { row.contestant.hasPrefix($0) } }
+    let rivals = ahead.filter { row in !Self.floors.contains { row.contestant.hasPrefix($0) } }
+    return "## Where we are not first\n\n" + table(rivals)
+      + "\n<details><summary>and the floors below us</summary>\n\n" + table(floors) + "\n</details>\n\n"
   }
   private static let floors = [
     "absl", "std::map", "glibc", "jemalloc", "mimalloc", "ideal", "clwb", "sfence", "movnti",

@@ -15,8 +15,7 @@ struct RecoveryCommand: ParsableCommand {
   func run() throws {
     try runSuite(options) { results, directory in
       let sizes = options.n.map { [$0] } ?? (options.quick ? [20_000] : [1_000_000, 5_000_000])
-      for round in 0..<options.rounds {
-        results.beginRound(round)
+      try options.forEachRound(results) { _ in
         for n in sizes {
           for ending in ["clean close", "SIGKILL"] {
             for name in Stores.names + [RecoveryChild.heap, RecoveryChild.pool]

@@ -10,8 +10,7 @@ struct StoreCommand: ParsableCommand {
 
   func run() throws {
     try runSuite(options) { results, directory in
-      for round in 0..<options.rounds {
-        results.beginRound(round)
+      try options.forEachRound(results) { round in
         // On a disk every sync counts milliseconds: one kind is enough.
         for kind in options.media == .emulated ? [StoreKind.words, .bytes] : [.words] {
           try StoreRound(options: options, results: results, directory: directory, round: round, kind: kind)
@@ -140,13 +139,13 @@ struct StoreRound {
     perCommit: Int = 1, version: UInt32 = 0, stretches wanted: Int = 4, always: Bool = false
   ) {
     guard always || options.wants(workload: name) else { return }
-    // A stretch is a whole number of commits for each thread.
+    // A stretch is a whole number of commits for each thread; the last one takes what is left over.
     let unit = perCommit * team.count
     let stretches = max(1, min(wanted, keys.count / unit))
     var checksums = [UInt64](repeating: 0, count: all.count)
     for s in 0..<stretches {
       let from = keys.count / unit * s / stretches * unit
-      let to = keys.count / unit * (s + 1) / stretches * unit
+      let to = s == stretches - 1 ? keys.count : keys.count / unit * (s + 1) / stretches * unit
       for turn in 0..<all.count {
         let c = (turn + s + round) % all.count
         let job = StoreJob(

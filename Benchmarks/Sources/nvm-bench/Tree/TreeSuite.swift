@@ -13,8 +13,7 @@ struct TreeCommand: ParsableCommand {
 
   func run() throws {
     try runSuite(options) { results, directory in
-      for round in 0..<options.rounds {
-        results.beginRound(round)
+      try options.forEachRound(results) { round in
         try TreeRound(options: options, results: results, directory: directory, round: round).run()
       }
     }
