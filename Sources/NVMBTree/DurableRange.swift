@@ -99,6 +99,11 @@ public import NVMRegion
       swap(&entries, &decoded)
       let tree = tree
       let found = try cursor.load { (cursor) throws(NVMError) in
+        entries.reserveCapacity(cursor.count)
+        // Fetch all of the leaf's records at once: one after the other they would cost a miss or more each.
+        for i in 0..<cursor.count {
+          tree.engine.prefetchRecord(cursor.entries[2 * i], cursor.entries[2 * i + 1])
+        }
         for i in 0..<cursor.count {
           let head = cursor.entries[2 * i]
           let word = cursor.entries[2 * i + 1]

@@ -56,6 +56,16 @@ extension TreeEngine {
     return nil
   }
 
+  /// Brings the first lines of the record that a slot leads to, if it does, on their way to the cache.
+  @usableFromInline
+  func prefetchRecord(_ head: UInt64, _ word: UInt64) {
+    guard let offset = recordOffset(head, word), region.contains(offset, count: 192) else { return }
+    let base = region.pointer(to: offset)
+    nvm_prefetch(base)
+    nvm_prefetch(base + 64)
+    nvm_prefetch(base + 128)
+  }
+
   /// Allocates and writes a record; on return it is on its way to the medium, and durable (header of the block
   /// included) at this thread's next `order` or `fence`. Until a leaf refers to it, a crash leaves a block that
   /// names this tree and an earlier opening, which recovery sweeps.
