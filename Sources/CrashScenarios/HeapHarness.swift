@@ -20,6 +20,8 @@ package final class HeapHarness: @unchecked Sendable {
     package var cells: [Cell?]
     /// Sizes of the blocks held by owner tokens.
     package var held: [UInt32: Int] = [:]
+    /// Owners whose block bears their stamp.
+    package var stamped: Set<UInt32> = []
     package var roots: Set<String> = []
   }
 
@@ -27,6 +29,8 @@ package final class HeapHarness: @unchecked Sendable {
   let heap: PersistentHeap
   private let directory: Offset
   private let owners: Mutex<[UInt32: Offset]>
+  /// The cell that the taking thread of a handover has come to.
+  private let turn = Atomic<Int>(0)
 
   private static let rootName = "cells"
   private static let directoryTag = BlockTag(rawValue: 1)
@@ -102,15 +106,18 @@ package final class HeapHarness: @unchecked Sendable {
       state.cells[i] = try read(at)
     }
     var lost: [BlockInfo] = []
+    var held: [BlockInfo] = []
     var live = 0
     try heap.forEachBlock { info in
       live += 1
       if info.owner != .none {
         state.held[info.owner.rawValue] = info.length
+        held.append(info)
       } else if !reachable.contains(info.payload) {
         lost.append(info)
       }
     }
+    for info in held where try isStamped(info) { state.stamped.insert(info.owner.rawValue) }
     guard lost.isEmpty else { throw ExampleError("leaked: \(lost)") }
     guard live == reachable.count + state.held.count else {
       throw ExampleError(
@@ -146,8 +153,16 @@ package final class HeapHarness: @unchecked Sendable {
     if region.load(link(i)) != 0 { try heap.remove(from: link(i)) }
   }
 
+  /// Fills a cell once the other thread's `take` of the cell before has been acknowledged. This thread fences
+  /// nothing meanwhile, so what its last step left unfenced is still so when that one returns.
+  func hand(_ i: Int, _ cell: Cell) throws {
+    while turn.load(ordering: .acquiring) < i { sched_yield() }
+    try put(i, cell)
+  }
+
   /// Waits for a block in the cell and removes it.
   func take(_ i: Int) throws -> Bool {
+    turn.store(i, ordering: .releasing)
     while region.load(link(i)) == 0 { sched_yield() }
     try heap.remove(from: link(i))
     return true
@@ -190,6 +205,33 @@ package final class HeapHarness: @unchecked Sendable {
     let moved = try heap.reallocate(at, byteCount: size)
     owners.withLock { $0[owner] = moved }
   }
+
+  private static func stampWord(_ owner: UInt32) -> UInt64 { 0x5354_414D_5000_0000 | UInt64(owner) }
+
+  /// Writes words into a held block that name its owner; the first says that the rest is there. For owners that
+  /// hold one block in a scenario and no more, since what a fresh block contains is not said.
+  func stamp(_ owner: UInt32) throws {
+    guard let at = owners.withLock({ $0[owner] }) else { return }
+    let count = try heap.info(of: at).length / 8
+    let word = Self.stampWord(owner)
+    region.store(UInt64(count), at: at + 8)
+    for i in 2..<count { region.store(word &+ UInt64(i) << 32, at: at + i * 8) }
+    try region.persist(at, count: count * 8)
+    try region.storeDurable(word, at: at)
+  }
+
+  /// Whether a block bears its owner's stamp; throws where that is torn.
+  private func isStamped(_ info: BlockInfo) throws -> Bool {
+    let word = Self.stampWord(info.owner.rawValue)
+    guard info.length >= 16, region.load(info.payload) == word else { return false }
+    let count = Int(truncatingIfNeeded: min(region.load(info.payload + 8), UInt64(info.length / 8)))
+    for i in 2..<max(count, 2) where region.load(info.payload + i * 8) != word &+ UInt64(i) << 32 {
+      throw ExampleError("word \(i) of \(info) is not what its owner wrote")
+    }
+    return true
+  }
+
+  func linkRoot(_ name: String) throws { _ = try heap.rootLink(named: name) }
 
   func setRoot(_ name: String, isThere: Bool) throws {
     if isThere {

@@ -9,7 +9,7 @@ package enum HeapScenarios {
   package static func all(seed: UInt64) -> [AnyScenario] {
     [
       AnyScenario(format()), AnyScenario(blocks()),
-      AnyScenario(cells()),
+      AnyScenario(moves()), AnyScenario(cells()),
       AnyScenario(publications()), AnyScenario(slabs()),
       AnyScenario(large()), AnyScenario(growth()), AnyScenario(roots()),
       AnyScenario(laneReuse()), AnyScenario(overflow()), AnyScenario(reopening()),
@@ -61,6 +61,14 @@ package enum HeapScenarios {
       try $0.release(owner)
     } model: {
       $0.held[owner] = nil
+      $0.stamped.remove(owner)
+    }
+  }
+  static func stamp(_ owner: UInt32) -> Operation {
+    Operation("write") {
+      try $0.stamp(owner)
+    } model: {
+      if $0.held[owner] != nil { $0.stamped.insert(owner) }
     }
   }
   static func resize(_ owner: UInt32, _ size: Int) -> Operation {
@@ -87,11 +95,25 @@ package enum HeapScenarios {
     }
   }
 
+  static func link(_ name: String) -> Operation {
+    Operation("make root link") {
+      try $0.linkRoot(name)
+    } model: {
+      $0.roots.insert(name)
+    }
+  }
+
   // MARK: Scenarios
 
-  /// Formatting a heap: it is there or it is not.
+  /// Formatting a heap, where something else stood before: it is there or it is not.
   static func format() -> Scenario {
     var scenario = scenario("heap-format", [hold(1, 30)])
+    let options = HeapHarness.options()
+    scenario.create = { region in
+      region.fill(region.payloadStart, count: 16 << 10, with: 0xA5)
+      try region.persist(region.payloadStart, count: 16 << 10)
+      return try HeapHarness.create(region, options)
+    }
     scenario.exploresCreation = true
     return scenario
   }
@@ -102,6 +124,16 @@ package enum HeapScenarios {
       [
         hold(1, 10), hold(2, 100), release(1), hold(3, 20), resize(2, 60), resize(2, 300), resize(3, 24),
         release(2), release(3),
+      ])
+  }
+
+  /// What was written to a block is there wherever it moves.
+  static func moves() -> Scenario {
+    scenario(
+      "heap-reallocate",
+      [
+        hold(1, 100), stamp(1), resize(1, 300), hold(2, 9000), resize(1, 9000), stamp(2), resize(2, 600),
+        resize(1, 40), release(2), release(1),
       ])
   }
 
@@ -161,7 +193,7 @@ package enum HeapScenarios {
       "heap-roots",
       [
         root("a", true), root("b", true), root("a", false), root("c", true), root("a", true),
-        root("b", false),
+        root("b", false), link("d"), root("d", true), link("e"), root("d", false),
       ])
   }
 
@@ -246,7 +278,15 @@ package enum HeapScenarios {
         return state.cells[i] != nil
       }
     }
-    scenario.threads = [cells.map { put($0, 40, UInt64($0 + 1)) }, take]
+    let hand = cells.map { i in
+      let cell = HeapHarness.Cell(id: UInt64(i + 1), size: 40)
+      return Operation("hand over") {
+        try $0.hand(i, cell)
+      } model: {
+        $0.cells[i] = cell
+      }
+    }
+    scenario.threads = [hand, take]
     return scenario
   }
 }

@@ -42,16 +42,16 @@ extension PersistentHeap {
         code: .invalidArgument, message: "The link leads to a block already. Remove that first.",
         path: region.path, offset: link.rawValue)
     }
-    do throws(NVMError) {
-      defer { lock.unlock() }
-      let isLarge = reservation.place.slab == nil
-      if isLarge { gate.enter() }
-      defer { if isLarge { gate.leave() } }
-      try commitPair(
-        prepare(reservation), LogWord(offset: link.rawValue, value: reservation.payload.rawValue))
-    } catch {
-      throw error
+    defer { lock.unlock() }
+    let word = LogWord(offset: link.rawValue, value: reservation.payload.rawValue)
+    if reservation.place.slab == nil {
+      gate.enter()
+      defer { gate.leave() }
+      try commitPair(prepare(reservation), word)
+    } else {
+      try commitPair(prepare(reservation), word)
     }
+    // Before another thread can follow the link and remove the block.
     finish(reservation)
     return reservation.payload
   }

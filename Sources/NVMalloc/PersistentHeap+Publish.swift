@@ -163,14 +163,13 @@ extension PersistentHeap {
     if let overflow { try releaseExtent(overflow.unit, overflow.count) }
   }
 
-  /// An extent of kind log, durable as such, so that opening sweeps it.
+  /// An extent of kind log, so that opening sweeps it. Flushed: the commit orders it ahead of the record.
   private func acquireOverflow(_ words: Int) throws(NVMError) -> (unit: Int, count: Int) {
     let count = units(forBytes: words * MemoryLayout<LogWord>.stride)
     let unit = try acquireExtent(count)
     gate.enter()
     writeEntry(unit, .log, length: count, UInt64(BlockTag.log.rawValue), 0)
     gate.leave()
-    try region.fence()
     map.set(unit, tag: UnitMap.Tag.other, length: count)
     return (unit, count)
   }
