@@ -72,6 +72,7 @@ struct WearRun {
       results.add(key, c.name, extra: "max / mean", values.max()! / mean)
       results.add(key, c.name, extra: "coefficient of variation", variance.squareRoot() / mean)
       results.add(key, c.name, extra: "lines used", Double(values.count))
+      results.add(key, c.name, extra: "most on one line", values.max()!)
       c.close()
     }
   }
