@@ -59,7 +59,7 @@ extension NVMStore {
       held.append(tree)
       tree.settle()
     }
-    catalogue.close()
+    catalogue.trim()
     progress?(0.1)
     var report = StoreReport(heap: try heap.verify())
     report.problems = unopened + report.heap.problems.map { "Heap \($0)" }

@@ -14,8 +14,8 @@ public import NVMalloc
 /// for (name, age) in try ages["a"..<"n"] { print(name, age) }
 /// ```
 ///
-/// An instance is the open tree: open each tree once and share the instance. When the heap is closed, calls throw
-/// `.closed`.
+/// Opening a tree that is open gives another handle to the same open tree. When the tree or the region is closed,
+/// calls throw `.closed`.
 public final class DurableBTree<Key: DurableKey, Value: DurableValue>: Sendable {
   @usableFromInline let engine: TreeEngine
 
@@ -108,9 +108,12 @@ public final class DurableBTree<Key: DurableKey, Value: DurableValue>: Sendable 
   /// Whether there is no entry. O(1).
   public var isEmpty: Bool { engine.count == 0 }
 
-  /// Frees what waited for readers and gives unused space back to the heap. Call it before the heap is closed; the
-  /// tree stays usable.
-  public func close() { engine.settle() }
+  /// Frees what waited for readers and gives unused space back to the heap. The tree stays usable.
+  public func trim() { engine.settle() }
+
+  /// Trims the tree and ends its use, by all handles to it: later calls throw `.closed`. Call it before the heap is
+  /// closed. Idempotent. No other thread may be in the middle of a call, or hold a range that it goes on reading.
+  public func close() { engine.close() }
 
   /// Checks every leaf and record against its checksums, the order of keys, and the agreement of chain, inner nodes
   /// and count. O(n); other threads may go on, but totals are exact only while nobody writes.

@@ -36,6 +36,8 @@ extension TreeEngine {
       header.encoded(heap.region.uuid).withUnsafeBytes { heap.region.write($0, at: handle) }
       try heap.region.persist(handle, count: TreeHeader.size)
       engine.recovery.leaves = 1
+      // An engine of that number, if there is one, is of a tree that was removed.
+      engine.becomeRegistered()
       return engine
     } catch {
       // Nothing refers to what was made.
@@ -67,9 +69,23 @@ extension TreeEngine {
           "The tree holds other types than \(keyType) → \(valueType). Open it with those it was made with.",
         path: heap.region.path, offset: handle.rawValue)
     }
-    let engine = TreeEngine(
-      heap: heap, space: try TreeSpace.of(heap), header: header, handle: handle, options: options)
-    try engine.recover(progress: progress)
+    let space = try TreeSpace.of(heap)
+    if let engine = space.claim(header.tree) {
+      guard engine.handle == handle else {
+        throw NVMError(
+          code: .corrupt, message: "Two trees of the heap have the number \(header.tree).",
+          path: heap.region.path, offset: handle.rawValue)
+      }
+      return engine
+    }
+    let engine = TreeEngine(heap: heap, space: space, header: header, handle: handle, options: options)
+    do throws(NVMError) {
+      try engine.recover(progress: progress)
+    } catch {
+      space.release(header.tree)
+      throw error
+    }
+    engine.becomeRegistered()
     return engine
   }
 
@@ -99,8 +115,23 @@ extension TreeEngine {
     trim()
   }
 
-  func releaseMemory() {
+  func becomeRegistered() {
+    nvm_store_release(control + 192, 1)
+    space.register(self)
+  }
+
+  /// Ends the use of this engine: calls throw `.closed`, and the tree may be opened anew.
+  func close() {
+    guard isRegistered, !isClosed else { return }
     settle()
+    nvm_store_release(sealWord, 3)
+    nvm_store_release(control + 192, 0)
+    space.release(tree)
+  }
+
+  func releaseMemory() {
+    // A closed engine was settled; the tree may be open elsewhere by now.
+    if !isClosed { settle() }
     // Separators that still wait are DRAM; records that still wait are swept by the next opening.
     let left = retired.withLock { $0.items }
     for item in left { if case .separator(let tail) = item.item { tail.deallocate() } }

@@ -3,7 +3,10 @@ public import NVMRegion
 
 extension TreeEngine {
   @usableFromInline
-  func checkUsable() throws(NVMError) { try region.checkUsable() }
+  func checkUsable() throws(NVMError) {
+    try region.checkUsable()
+    if isClosed { throw sealedError() }
+  }
 
   /// The word stored for `key`, or nil. O(log n), flushes nothing, takes no lock.
   ///

@@ -33,7 +33,7 @@ import NVMalloc
   let leafCapacity: Int
   let innerCapacity: Int
 
-  /// Words apart from the object: 0 root (node | height << 32), 64 count, 128 seal.
+  /// Words apart from the object: 0 root (node | height << 32), 64 count, 128 seal, 192 registered.
   let control: UnsafeMutableRawPointer
   /// Shuts others out while a transaction goes in.
   let gate = TreeGate()
@@ -67,6 +67,7 @@ import NVMalloc
 
   deinit {
     releaseMemory()
+    if isRegistered { space.release(tree) }
     control.deallocate()
     gate.deallocate()
   }
@@ -75,10 +76,13 @@ import NVMalloc
 
   @inline(__always) var rootWord: UnsafeMutableRawPointer { control }
   @inline(__always) var countWord: UnsafeMutableRawPointer { control + 64 }
-  /// 0 in a whole tree; 1 sealed: reading only; 2: not even the first leaf can be read.
+  /// 0 in a whole tree; 1 sealed: reading only; 2: not even the first leaf can be read; 3: closed.
   @inline(__always) var sealWord: UnsafeMutableRawPointer { control + 128 }
   @inline(__always) var isSealed: Bool { nvm_load_relaxed(sealWord) != 0 }
   @inline(__always) var isReadable: Bool { nvm_load_relaxed(sealWord) < 2 }
+  var isClosed: Bool { nvm_load_acquire(sealWord) == 3 }
+  /// Whether the space's register of open trees names this engine.
+  var isRegistered: Bool { nvm_load_acquire(control + 192) == 1 }
 
   /// The number of entries. O(1).
   @usableFromInline var count: Int { Int(truncatingIfNeeded: nvm_load_relaxed(countWord)) }
@@ -101,7 +105,11 @@ import NVMalloc
   }
 
   @inline(never) func sealedError() -> NVMError {
-    NVMError(
+    if isClosed {
+      return NVMError(
+        code: .closed, message: "The tree was closed. Open it again to use it.", path: region.path)
+    }
+    return NVMError(
       code: .corrupt,
       message:
         "The tree's chain of leaves is damaged, so it is open for reading only and nothing of it is reused. "

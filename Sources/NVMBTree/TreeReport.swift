@@ -48,7 +48,7 @@ extension TreeEngine {
   /// nodes and count, and that each of the tree's records is referred to at most once. O(n). Writers wait at the
   /// leaf under examination; run it while nobody writes for exact totals.
   func verify() throws(NVMError) -> TreeReport {
-    try region.checkUsable()
+    try checkUsable()
     var report = TreeReport()
     report.problems = recovery.damage
     guard isReadable else { return report }

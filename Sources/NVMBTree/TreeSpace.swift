@@ -67,6 +67,31 @@ final class TreeSpace: @unchecked Sendable {
   }
   private static let registry = Lock<[ObjectIdentifier: Entry]>([:])
 
+  // MARK: Open trees
+
+  /// The engine of each open tree. Without one an entry stands for an engine that is being opened or taken down.
+  private struct OpenTree {
+    weak var engine: TreeEngine?
+  }
+  private let openTrees = Lock<[UInt32: OpenTree]>([:])
+
+  /// The open engine of a tree, or the right (nil) to open it: two engines over one tree would not know of each
+  /// other. Waits while another thread opens it or takes it down.
+  func claim(_ tree: UInt32) -> TreeEngine? {
+    while true {
+      let (engine, mine) = openTrees.withLock { trees -> (TreeEngine?, Bool) in
+        if let entry = trees[tree] { return (entry.engine, false) }
+        trees[tree] = OpenTree()
+        return (nil, true)
+      }
+      if mine || engine != nil { return engine }
+      usleep(50)
+    }
+  }
+  func register(_ engine: TreeEngine) { openTrees.withLock { $0[engine.tree] = OpenTree(engine: engine) } }
+  /// Ends a claim, or the registration of an engine that has been taken down.
+  func release(_ tree: UInt32) { openTrees.withLock { $0[tree] = nil } }
+
   /// The lock word of a leaf: bit 0 is set while a writer holds it; the rest counts changes.
   @inline(__always) func lockWord(_ leaf: UInt32) -> UnsafeMutableRawPointer { locks + Int(leaf) &* 8 }
 

@@ -11,7 +11,8 @@ final class TreeAccessTests: XCTestCase {
     let tree = try DurableBTree<[UInt8], [UInt8]>.create(in: heap, number: 3)
     let longKey = [UInt8](repeating: 7, count: 64 << 10)
     let otherKey = longKey + [0]
-    let large = (0..<64 << 20).map { UInt8(truncatingIfNeeded: $0 &* 31) }
+    var large = [UInt8](repeating: 0x5A, count: 64 << 20)
+    for i in stride(from: 0, to: large.count, by: 4099) { large[i] = UInt8(truncatingIfNeeded: i &* 31) }
     try tree.setValue(large, forKey: longKey)
     try tree.setValue([1], forKey: otherKey)
     XCTAssertEqual(try tree[longKey], large)
@@ -20,7 +21,7 @@ final class TreeAccessTests: XCTestCase {
     try tree.withBytes(forKey: [9]) { span in XCTAssertNil(span?.byteCount) }
     assertClean(try tree.verify())
     XCTAssertEqual(try tree.removeValue(forKey: longKey), large)
-    tree.close()
+    tree.trim()
     let report = try tree.verify()
     assertClean(report)
     XCTAssertEqual(report.unreachableRecords, 0)
@@ -132,6 +133,7 @@ final class TreeAccessTests: XCTestCase {
       XCTAssertEqual(tree.count, n + 1, name)
       for key in 0..<100 { XCTAssertNil(try tree.updateValue(-1, forKey: key * 2 + 1), name) }
       assertClean(try tree.verify(), name)
+      tree.close()
       let again = try DurableBTree<Int, Int>.open(in: heap, at: tree.handle, options: options)
       XCTAssertEqual(again.count, n + 101, name)
       assertClean(try again.verify(), name)
@@ -212,6 +214,21 @@ final class TreeAccessTests: XCTestCase {
     }
     let tree = try DurableBTree<String, Int>(in: heap, root: "ages")
     XCTAssertEqual(try tree["ada"], 41)
+    // A second handle is the same open tree: neither harms what the other does.
+    let second = try DurableBTree<String, Int>(in: heap, root: "ages")
+    for i in 0..<1000 { try (i % 2 == 0 ? tree : second).setValue(i, forKey: "key \(i)") }
+    XCTAssertEqual(tree.count, 1001)
+    XCTAssertEqual(second.count, 1001)
+    assertClean(try second.verify())
+    tree.close()
+    XCTAssertThrowsError(try second["ada"]) { XCTAssertEqual(($0 as? NVMError)?.code, .closed) }
+    XCTAssertThrowsError(try second.setValue(1, forKey: "x")) {
+      XCTAssertEqual(($0 as? NVMError)?.code, .closed)
+    }
+    XCTAssertThrowsError(try second[...]) { XCTAssertEqual(($0 as? NVMError)?.code, .closed) }
+    let third = try DurableBTree<String, Int>(in: heap, root: "ages")
+    XCTAssertEqual(third.count, 1001)
+    assertClean(try third.verify())
     XCTAssertThrowsError(try DurableBTree<String, UInt8>(in: heap, root: "ages"))
     let other = try DurableBTree<String, UInt8>(in: heap, root: "other")
     XCTAssertNotEqual(other.number, tree.number)

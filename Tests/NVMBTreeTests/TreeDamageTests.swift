@@ -67,6 +67,7 @@ final class TreeDamageTests: XCTestCase {
         XCTAssertTrue(content == model || content == after, "round \(round), lines \(chosen) of \(lines)")
         assertClean(try opened.verify(), "round \(round), mix \(chosen)")
         // And again: recovery is idempotent.
+        opened.close()
         let twice = try DurableBTree<UInt64, UInt64>.open(
           in: opened.engine.heap, at: tree.handle, options: options)
         XCTAssertEqual(try twice[...].map(\.key), content.keys.sorted())
@@ -158,6 +159,7 @@ final class TreeDamageTests: XCTestCase {
     heap.region.pointer(to: record + 20).storeBytes(of: 0xFF, as: UInt8.self)
     let report = try tree.verify()
     XCTAssertEqual(report.problems.count, 1)
+    tree.close()
     var checking = options
     checking.verifiesReads = true
     let careful = try DurableBTree<UInt64, String>.open(in: heap, at: tree.handle, options: checking)

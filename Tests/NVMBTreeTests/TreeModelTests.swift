@@ -84,7 +84,7 @@ final class TreeModelTests: XCTestCase {
     // Emptied, it gives everything back but its first extent.
     for key in keys.shuffled(using: &random) { XCTAssertNotNil(try again.removeValue(forKey: key), context) }
     XCTAssertEqual(again.count, 0)
-    again.close()
+    again.trim()
     assertClean(try again.verify(), context)
     XCTAssertEqual(again.statistics.leaves, 1, context)
     XCTAssertEqual(again.statistics.height, 0, context)
