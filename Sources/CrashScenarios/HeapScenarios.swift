@@ -8,7 +8,7 @@ package enum HeapScenarios {
 
   package static func all(seed: UInt64) -> [AnyScenario] {
     [
-      AnyScenario(format()), AnyScenario(blocks(), isGated: true),
+      AnyScenario(format()), AnyScenario(HeapFormatScenario.make()), AnyScenario(blocks(), isGated: true),
       AnyScenario(moves()), AnyScenario(cells()),
       AnyScenario(publications()), AnyScenario(slabs(), isGated: true),
       AnyScenario(large()), AnyScenario(growth(), isGated: true), AnyScenario(roots()),
