@@ -95,6 +95,14 @@ package enum HeapScenarios {
     }
   }
 
+  /// Changes the value of a root that is there.
+  static func moveRoot(_ name: String) -> Operation {
+    Operation("move root") {
+      try $0.moveRoot(name)
+    } model: {
+      $0.roots.formUnion([name, "\(name) moved"])
+    }
+  }
   static func link(_ name: String) -> Operation {
     Operation("make root link") {
       try $0.linkRoot(name)
@@ -194,6 +202,7 @@ package enum HeapScenarios {
       [
         root("a", true), root("b", true), root("a", false), root("c", true), root("a", true),
         root("b", false), link("d"), root("d", true), link("e"), root("d", false),
+        moveRoot("c"),
       ])
   }
 

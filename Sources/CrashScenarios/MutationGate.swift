@@ -26,7 +26,9 @@ package struct MutationGate {
     images += report.images
     for mutation in report.killed + report.survivors {
       // What a scenario prepares by hand is no code of ours.
-      if case .site(let site) = mutation.target, !site.file.hasSuffix("Scenarios.swift") {
+      if case .site(let site) = mutation.target, !site.file.hasSuffix("Scenarios.swift"),
+        !site.file.hasSuffix("Scenario.swift")
+      {
         met.insert(mutation)
       }
     }
