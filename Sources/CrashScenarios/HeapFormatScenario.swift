@@ -29,6 +29,12 @@ enum HeapFormatScenario {
     }
   }
 
+  /// Writes something where the heap's own area will be.
+  static func soil(_ region: PersistentRegion) throws {
+    region.fill(region.payloadStart, count: 16 << 10, with: 0xA5)
+    try region.persist(region.payloadStart, count: 16 << 10)
+  }
+
   static func make() -> Scenario {
     func format() -> Scenario.Operation {
       Scenario.Operation("format") {
@@ -47,8 +53,7 @@ enum HeapFormatScenario {
     var scenario = Scenario(
       "heap-format-alone",
       create: { region in
-        region.fill(region.payloadStart, count: 16 << 10, with: 0xA5)
-        try region.persist(region.payloadStart, count: 16 << 10)
+        try soil(region)
         return Place(region)
       },
       open: { region in

@@ -118,8 +118,7 @@ package enum HeapScenarios {
     var scenario = scenario("heap-format", [hold(1, 30)])
     let options = HeapHarness.options()
     scenario.create = { region in
-      region.fill(region.payloadStart, count: 16 << 10, with: 0xA5)
-      try region.persist(region.payloadStart, count: 16 << 10)
+      try HeapFormatScenario.soil(region)
       return try HeapHarness.create(region, options)
     }
     scenario.exploresCreation = true
