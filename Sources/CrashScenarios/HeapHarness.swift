@@ -123,7 +123,10 @@ package final class HeapHarness: @unchecked Sendable {
       throw ExampleError(
         "\(live) live blocks, but \(reachable.count) are linked and \(state.held.count) held")
     }
-    state.roots = Set(heap.rootNames).subtracting([Self.rootName])
+    for name in heap.rootNames where name != Self.rootName {
+      state.roots.insert(name)
+      if try heap.root(named: name) == directory + 8 { state.roots.insert("\(name) moved") }
+    }
     return state
   }
 
@@ -230,6 +233,8 @@ package final class HeapHarness: @unchecked Sendable {
     }
     return true
   }
+
+  func moveRoot(_ name: String) throws { try heap.setRoot(directory + 8, named: name) }
 
   func linkRoot(_ name: String) throws { _ = try heap.rootLink(named: name) }
 

@@ -8,7 +8,11 @@ package enum HeapScenarios {
 
   package static func all(seed: UInt64) -> [AnyScenario] {
     [
+<<<<<<< HEAD
       AnyScenario(format()), AnyScenario(blocks()),
+=======
+      AnyScenario(format()), AnyScenario(HeapFormatScenario.make()), AnyScenario(blocks()),
+>>>>>>> gate
       AnyScenario(moves()), AnyScenario(cells()),
       AnyScenario(publications()), AnyScenario(slabs()),
       AnyScenario(large()), AnyScenario(growth()), AnyScenario(roots()),
@@ -95,6 +99,14 @@ package enum HeapScenarios {
     }
   }
 
+  /// Changes the value of a root that is there.
+  static func moveRoot(_ name: String) -> Operation {
+    Operation("move root") {
+      try $0.moveRoot(name)
+    } model: {
+      $0.roots.formUnion([name, "\(name) moved"])
+    }
+  }
   static func link(_ name: String) -> Operation {
     Operation("make root link") {
       try $0.linkRoot(name)
@@ -110,8 +122,7 @@ package enum HeapScenarios {
     var scenario = scenario("heap-format", [hold(1, 30)])
     let options = HeapHarness.options()
     scenario.create = { region in
-      region.fill(region.payloadStart, count: 16 << 10, with: 0xA5)
-      try region.persist(region.payloadStart, count: 16 << 10)
+      try HeapFormatScenario.soil(region)
       return try HeapHarness.create(region, options)
     }
     scenario.exploresCreation = true
@@ -194,6 +205,7 @@ package enum HeapScenarios {
       [
         root("a", true), root("b", true), root("a", false), root("c", true), root("a", true),
         root("b", false), link("d"), root("d", true), link("e"), root("d", false),
+        moveRoot("c"),
       ])
   }
 

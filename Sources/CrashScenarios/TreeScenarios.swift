@@ -20,7 +20,8 @@ enum TreeScenarios {
       AnyScenario(wideLeaf),
       AnyScenario(records("tree-records", recordOperations)),
       AnyScenario(records("tree-records-mixed", mixedRecords(seed: seed, count: 40)), isSeeded: true),
-      AnyScenario(twoWriters, isSeeded: true),
+      AnyScenario(twoWriters, isSeeded: true), AnyScenario(TreeRepairScenarios.tornSplit),
+      AnyScenario(TreeRepairScenarios.emptyLeaf),
     ]
   }
 
@@ -37,7 +38,7 @@ enum TreeScenarios {
     return scenario
   }
 
-  fileprivate static func base<Key: DurableKey & Hashable, Value: DurableValue & Equatable>(
+  static func base<Key: DurableKey & Hashable, Value: DurableValue & Equatable>(
     _ name: String, threads: [[CrashOperation<TreeSubject<Key, Value>, [Key: Value]>]], leafCapacity: Int
   ) -> CrashScenario<TreeSubject<Key, Value>, [Key: Value]> {
     var scenario = CrashScenario<TreeSubject<Key, Value>, [Key: Value]>(
@@ -49,14 +50,18 @@ enum TreeScenarios {
     return scenario
   }
 
-  private static func put(_ key: UInt64, _ value: UInt64) -> WordOperation {
+  static func put(_ key: UInt64, _ value: UInt64) -> CrashOperation<
+    TreeSubject<UInt64, UInt64>, [UInt64: UInt64]
+  > {
     WordOperation("put") {
       try $0.tree.updateValue(value, forKey: key)
     } model: {
       $0.updateValue(value, forKey: key)
     }
   }
-  private static func remove(_ key: UInt64) -> WordOperation {
+  static func remove(_ key: UInt64) -> CrashOperation<
+    TreeSubject<UInt64, UInt64>, [UInt64: UInt64]
+  > {
     WordOperation("remove") {
       try $0.tree.removeValue(forKey: key)
     } model: {

@@ -82,7 +82,8 @@ enum CallSites {
   static func site(_ number: Int32) -> CallSite { stack(number)[0] }
 
   private static let primitives: Set<String> = [
-    "SimulatedMedium.swift", "CallSite.swift", "PersistentRegion+Primitives.swift", "Mutex.swift",
+    "SimulatedMedium.swift", "CallSite.swift", "PersistentRegion+Primitives.swift", "nvm_atomic.h",
+    "Mutex.swift", "Lock.swift",
     "<compiler-generated>",
   ]
   /// Where the explorer calls the scenario's code.

@@ -56,8 +56,6 @@ public struct CrashExplorer: Sendable {
     quick.exhaustiveLimit = min(options.exhaustiveLimit, 256)
     quick.randomImages = min(options.randomImages, 64)
     quick.imagesPerPoint = min(options.imagesPerPoint, 400)
-    quick.imagesPerRecoveryPoint = min(options.imagesPerRecoveryPoint, 16)
-    quick.recoveriesPerPoint = min(options.recoveriesPerPoint, 2)
     quick.recoveryDepth = min(options.recoveryDepth, 1)
     quick.maximumImages = min(options.maximumImages ?? .max, 3000)
     quick.maximumViolations = 1

@@ -234,7 +234,7 @@ private struct Unchecked<Value>: @unchecked Sendable {
 }
 
 /// Plain threads (a task could hop between flush and fence).
-enum Threads {
+package enum Threads {
   private final class Body {
     let run: @Sendable () -> Void
     init(_ run: @escaping @Sendable () -> Void) { self.run = run }
@@ -257,7 +257,7 @@ enum Threads {
   }
 
   /// Runs all bodies at once and waits for them.
-  static func run(_ bodies: [@Sendable () -> Void]) {
+  package static func run(_ bodies: [@Sendable () -> Void]) {
     let threads = bodies.map { body -> pthread_t in
       guard let thread = start(body) else { fatalError("no thread could be started for a crash scenario") }
       return thread
