@@ -8,11 +8,7 @@ package enum HeapScenarios {
 
   package static func all(seed: UInt64) -> [AnyScenario] {
     [
-<<<<<<< HEAD
-      AnyScenario(format()), AnyScenario(blocks()),
-=======
       AnyScenario(format()), AnyScenario(HeapFormatScenario.make()), AnyScenario(blocks()),
->>>>>>> gate
       AnyScenario(moves()), AnyScenario(cells()),
       AnyScenario(publications()), AnyScenario(slabs()),
       AnyScenario(large()), AnyScenario(growth()), AnyScenario(roots()),
