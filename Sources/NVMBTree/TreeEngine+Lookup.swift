@@ -10,7 +10,8 @@ extension TreeEngine {
 
   /// The word stored for `key`, or nil. O(log n), flushes nothing, takes no lock.
   ///
-  /// A word that leads to a record is valid only while the caller's epoch is pinned, from before this call.
+  /// For a key longer than its head the caller's epoch must be pinned, from before this call; and a word that leads to
+  /// a record is valid only while it is.
   @usableFromInline
   func lookup(_ key: SearchKey) throws(NVMError) -> UInt64? {
     try region.checkUsable()

@@ -19,6 +19,9 @@ extension TreeEngine {
     try checkWritable()
     let stripe = try gate.enter()
     defer { gate.leave(stripe) }
+    // The way down reads separators of long keys, which are freed by epoch.
+    if key.bytes != nil { space.epochs.pin() }
+    defer { if key.bytes != nil { space.epochs.unpin() } }
     let fingerprint = key.fingerprint
     let position = lockLeaf(for: key)
     let leaf = leaf(position.leaf)

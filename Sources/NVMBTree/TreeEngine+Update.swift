@@ -63,6 +63,9 @@ extension TreeEngine {
       throw NVMError(
         code: .tooLarge, message: "A value of \(bytes.count) bytes is too large.", path: region.path)
     }
+    // The way down reads separators of long keys, which are freed by epoch.
+    if key.bytes != nil { space.epochs.pin() }
+    defer { if key.bytes != nil { space.epochs.unpin() } }
     let value = try prepare(key, word: word, bytes: bytes)
     // The record is durable before a leaf can name it.
     if value.record != nil { try region.order() }
