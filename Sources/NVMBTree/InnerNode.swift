@@ -23,8 +23,9 @@ struct InnerNode {
 
   @inline(__always) var version: UnsafeMutableRawPointer { base }
   @inline(__always) var count: Int {
-    get { min(Int(truncatingIfNeeded: nvm_load_relaxed(base + 8)), Self.capacity) }
-    nonmutating set { nvm_store_relaxed(base + 8, UInt64(newValue)) }
+    // Raised only when the separators are in place: a reader follows the tail of any separator within the count.
+    get { min(Int(truncatingIfNeeded: nvm_load_acquire(base + 8)), Self.capacity) }
+    nonmutating set { nvm_store_release(base + 8, UInt64(newValue)) }
   }
   @inline(__always) func head(_ i: Int) -> UInt64 { nvm_load_relaxed(base + (16 &+ 8 &* i)) }
   @inline(__always) func child(_ i: Int) -> UInt32 { nvm_load32_relaxed(base + (680 &+ 4 &* i)) }

@@ -82,10 +82,10 @@ extension TreeEngine {
         let node = space.allocateInner()
         let inner = space.inner(node)
         inner.lock()
-        inner.count = 1
         inner.setChild(0, root)
         inner.setSeparator(0, head: head, tail: tail)
         inner.setChild(1, child)
+        inner.count = 1
         inner.unlock()
         setRoot(node, height: steps.count + 1)
       }
@@ -190,12 +190,12 @@ extension TreeEngine {
         let node = space.allocateInner()
         let inner = space.inner(node)
         inner.lock()
-        inner.count = end - start - 1
         inner.setChild(0, level[start].node)
         for i in start + 1..<max(start + 1, end) {
           inner.setSeparator(i - start - 1, head: level[i].head, tail: level[i].tail)
           inner.setChild(i - start, level[i].node)
         }
+        inner.count = end - start - 1
         inner.unlock()
         upper.append((level[start].head, level[start].tail, node))
         start = end
@@ -211,7 +211,11 @@ extension TreeEngine {
     func visit(_ node: UInt32, _ height: Int) {
       let inner = space.inner(node)
       if height > 1 { for i in 0...inner.count { visit(inner.child(i), height - 1) } }
-      if keysAreBytes { for i in 0..<inner.count { inner.tail(i)?.deallocate() } }
+      let n = inner.count
+      inner.lock()
+      inner.count = 0
+      inner.unlock()
+      if keysAreBytes { for i in 0..<n { inner.tail(i)?.deallocate() } }
       space.freeInner(node)
     }
     if height > 0 { visit(root, height) }
