@@ -232,19 +232,25 @@ extension DurableBTree {
 }
 
 extension DurableBTree where Key: Comparable {
-  /// The entries of a range of keys, in the keys' durable order (for strings that of their UTF-8 bytes).
+  /// The entries of a range of keys, in the keys' durable order (for strings that of their UTF-8 bytes). O(log n) to
+  /// begin. Thread-safe.
+  /// - Throws: `.closed`, `.forked`, `.poisoned`.
   public subscript(range: Range<Key>) -> DurableRange<Key, Value> {
     @inlinable get throws(NVMError) { try checkedRange(.before(range.lowerBound), .before(range.upperBound)) }
   }
+  /// The entries of a range of keys, both ends included; order, cost and errors as for a half-open range.
   public subscript(range: ClosedRange<Key>) -> DurableRange<Key, Value> {
     @inlinable get throws(NVMError) { try checkedRange(.before(range.lowerBound), .after(range.upperBound)) }
   }
+  /// The entries of a range of keys, from a key on; order, cost and errors as for a half-open range.
   public subscript(range: PartialRangeFrom<Key>) -> DurableRange<Key, Value> {
     @inlinable get throws(NVMError) { try checkedRange(.before(range.lowerBound), .end) }
   }
+  /// The entries of a range of keys, below a key; order, cost and errors as for a half-open range.
   public subscript(range: PartialRangeUpTo<Key>) -> DurableRange<Key, Value> {
     @inlinable get throws(NVMError) { try checkedRange(.start, .before(range.upperBound)) }
   }
+  /// The entries of a range of keys, up to a key, which is included; order, cost and errors as for a half-open range.
   public subscript(range: PartialRangeThrough<Key>) -> DurableRange<Key, Value> {
     @inlinable get throws(NVMError) { try checkedRange(.start, .after(range.upperBound)) }
   }
@@ -254,18 +260,22 @@ extension DurableBTree where Key: Comparable {
   public func removeAll(in range: Range<Key>) throws(NVMError) -> Int {
     try remove(.before(range.lowerBound), .before(range.upperBound))
   }
+  /// Removes the entries of a range of keys, both ends included; as ``removeAll(from:to:)``.
   @discardableResult
   public func removeAll(in range: ClosedRange<Key>) throws(NVMError) -> Int {
     try remove(.before(range.lowerBound), .after(range.upperBound))
   }
+  /// Removes the entries of a range of keys, from a key on; as ``removeAll(from:to:)``.
   @discardableResult
   public func removeAll(in range: PartialRangeFrom<Key>) throws(NVMError) -> Int {
     try remove(.before(range.lowerBound), .end)
   }
+  /// Removes the entries of a range of keys, below a key; as ``removeAll(from:to:)``.
   @discardableResult
   public func removeAll(in range: PartialRangeUpTo<Key>) throws(NVMError) -> Int {
     try remove(.start, .before(range.upperBound))
   }
+  /// Removes the entries of a range of keys, up to a key, which is included; as ``removeAll(from:to:)``.
   @discardableResult
   public func removeAll(in range: PartialRangeThrough<Key>) throws(NVMError) -> Int {
     try remove(.start, .after(range.upperBound))
