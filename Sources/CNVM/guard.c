@@ -11,9 +11,12 @@
 #include "guard_internal.h"
 
 // Why no grant is lost: pages change by mprotect alone, which the kernel carries out one after the other. A batch
-// protects granules that it saw without windows; when one opens meanwhile, the write either comes before the pages
-// are read-only, or faults after that and is granted. A granted granule has a window, and the end of its last window
-// puts it into the queue: so whatever is writable is in the queue, or will be.
+// protects granules that nobody has stored to for an interval and that have no window; when a store comes meanwhile,
+// either it is there before the pages are read-only, or it faults after that and is granted. What a grant has made
+// writable it puts into the queue afterwards, and the end of a last window does so too: so whatever is writable is in
+// the queue, has a window, or was found in the queue by the batch before.
+
+_Thread_local volatile struct nvm_guard_store nvm_guard_storing;
 
 // MARK: Stretches of writable granules
 //
@@ -84,8 +87,7 @@ int guard_grant(struct guard *g, uint64_t granule) {
   int result = change(g, granule, granule + 1, PROT_READ | PROT_WRITE);
   if (result == -ENOMEM) return widen(g);
   if (result == 0 && !(atomic_fetch_or(&g->open[granule / 64], bit) & bit)) count_stretches(g, joined);
-  // A batch may have seen the granule between its last window and this.
-  if (result == 0 && g->mode == NVM_GUARD_DEFERRED && !guard_has_window(g, granule)) guard_enqueue(g, granule);
+  if (result == 0 && g->mode == NVM_GUARD_DEFERRED) guard_enqueue(g, granule);
   return result;
 }
 
@@ -106,17 +108,14 @@ static bool shut(struct guard *g, uint64_t first, uint64_t end) {
 
 static void note(struct guard *g, _Atomic uint64_t *bitmap, uint64_t granule) {
   uint64_t word = granule / 64, bit = 1ull << (granule % 64);
-  if (atomic_load(&bitmap[word]) & bit) return;
-  atomic_fetch_or(&bitmap[word], bit);
+  if (atomic_fetch_or(&bitmap[word], bit) & bit) return;
+  atomic_fetch_add_explicit(&g->count_requests, 1, memory_order_relaxed);
   // Seen set, the batch has still to take it, and after it the word.
   uint64_t summary = 1ull << (word % 64);
   if (!(atomic_load(&g->pending[word / 64]) & summary)) atomic_fetch_or(&g->pending[word / 64], summary);
   if (atomic_load(&g->asleep) && atomic_exchange(&g->asleep, 0)) sem_post(&g->wake);
 }
-void guard_enqueue(struct guard *g, uint64_t granule) {
-  atomic_fetch_add_explicit(&g->count_requests, 1, memory_order_relaxed);
-  note(g, g->closing, granule);
-}
+void guard_enqueue(struct guard *g, uint64_t granule) { note(g, g->closing, granule); }
 
 struct stretch {
   uint64_t first, end;
@@ -153,17 +152,19 @@ static bool batch(struct guard *g, bool all) {
           if (atomic_load(&all_stretches) < atomic_load(&stretch_limit)) {
             int64_t joined = stretches_joined(g, granule, stop);
             if (change(g, granule, stop, PROT_READ | PROT_WRITE) == 0) {
-              for (uint64_t k = granule; k < stop; k++) atomic_fetch_or(&g->open[k / 64], 1ull << (k % 64));
               count_stretches(g, joined);
-              // A window that was closed meanwhile.
-              for (uint64_t k = granule; k < stop; k++)
-                if (!guard_has_window(g, k)) guard_enqueue(g, k);
+              for (uint64_t k = granule; k < stop; k++) {
+                atomic_fetch_or(&g->open[k / 64], 1ull << (k % 64));
+                guard_enqueue(g, k);
+              }
             }
           }
           i = stop - w * 64 - 1;
         }
       }
       uint64_t closing = atomic_exchange(&g->closing[w], 0);
+      atomic_fetch_add_explicit(&g->count_cancelled, (uint64_t)__builtin_popcountll(g->resting[w] & closing),
+                                memory_order_relaxed);
       uint64_t idle = all ? g->resting[w] | closing : g->resting[w] & ~closing;
       g->resting[w] = all ? 0 : closing;
       if (g->resting[w]) rest |= 1ull << (w % 64);
@@ -263,58 +264,54 @@ static void close_window(struct guard *g, uint64_t granule, uint32_t weight) {
   pthread_mutex_unlock(&g->lock);
 }
 
-int nvm_guard_touch_slow(struct nvm_guard *guard, uint64_t first, uint64_t last) {
-  struct guard *g = (struct guard *)guard;
-  int32_t index = nvm_thread_slot();
-  struct nvm_guard_slot *s = &guard->slots[index];
-  if (g->mode == NVM_GUARD_KEYS) {
-    guard_key_store(g->key);
-    if (index == 0) return 1;
-    s->count = 1;
-    return 0;
-  }
-  // Not kept until the fence: what many threads share, and what would push all else out.
-  if (index == 0 || first != last) {
-    for (uint64_t i = first; i <= last; i++) open_window(g, i, 1);
-    return 1;
-  }
-  uint32_t granule = (uint32_t)first, i = 0;
-  const uint32_t room = sizeof s->granule / sizeof s->granule[0];
-  while (i < s->count && s->granule[i] != granule) i++;
-  if (i == s->count) {
-    if (s->count == room) {
-      // The oldest gives way; its stores are done.
-      close_window(g, s->granule[0], 1);
-      memmove(s->granule, s->granule + 1, sizeof s->granule - sizeof s->granule[0]);
-      s->count--;
-    }
-    open_window(g, granule, 1);
-    s->granule[s->count++] = granule;
-  }
-  s->last = granule + 1;
-  return 0;
-}
+// In the immediate way a window on one granule is kept until the thread's next fence; not what many threads share, and
+// what would push all else out.
+static bool is_kept(int32_t slot, uint64_t first, uint64_t last) { return slot != 0 && first == last; }
 
-void nvm_guard_done(struct nvm_guard *guard, const void *p, uint64_t n) {
+void nvm_guard_begin_slow(struct nvm_guard *guard, uint64_t first, uint64_t last) {
   struct guard *g = (struct guard *)guard;
   if (g->mode == NVM_GUARD_KEYS) {
-    guard_key_settle(g->key);
+    guard_key_open(g->key);
     return;
   }
-  uint64_t offset = (uintptr_t)p - guard->base;
-  uint64_t last = (offset + n - 1) >> NVM_GRANULE_SHIFT;
-  for (uint64_t i = offset >> NVM_GRANULE_SHIFT; i <= last; i++) close_window(g, i, 1);
+  if (g->mode == NVM_GUARD_DEFERRED) {
+    for (uint64_t i = first; i <= last; i++) guard_enqueue(g, i);
+    return;
+  }
+  int32_t index = nvm_thread_slot();
+  if (!is_kept(index, first, last)) {
+    for (uint64_t i = first; i <= last; i++) open_window(g, i, 1);
+    return;
+  }
+  struct nvm_guard_slot *s = &guard->slots[index];
+  const uint32_t room = sizeof s->granule / sizeof s->granule[0];
+  for (uint32_t i = 0; i < s->count; i++)
+    if (s->granule[i] == first) return;
+  if (s->count == room) {
+    // The oldest gives way; its stores are done.
+    close_window(g, s->granule[0], 1);
+    memmove(s->granule, s->granule + 1, sizeof s->granule - sizeof s->granule[0]);
+    s->count--;
+  }
+  open_window(g, first, 1);
+  s->granule[s->count++] = (uint32_t)first;
+}
+
+void nvm_guard_end_slow(struct nvm_guard *guard) {
+  struct guard *g = (struct guard *)guard;
+  if (g->mode == NVM_GUARD_KEYS) {
+    guard_key_close(g->key);
+    return;
+  }
+  uint64_t first = (nvm_guard_storing.from - guard->base) >> NVM_GRANULE_SHIFT;
+  uint64_t last = (nvm_guard_storing.to - 1 - guard->base) >> NVM_GRANULE_SHIFT;
+  if (is_kept(nvm_thread_slot(), first, last)) return;
+  for (uint64_t i = first; i <= last; i++) close_window(g, i, 1);
 }
 
 void nvm_guard_settle_slow(struct nvm_guard *guard, struct nvm_guard_slot *s) {
-  struct guard *g = (struct guard *)guard;
-  if (g->mode == NVM_GUARD_KEYS) {
-    guard_key_settle(g->key);
-  } else {
-    for (uint32_t i = 0; i < s->count; i++) close_window(g, s->granule[i], 1);
-  }
+  for (uint32_t i = 0; i < s->count; i++) close_window((struct guard *)guard, s->granule[i], 1);
   s->count = 0;
-  s->last = 0;
 }
 
 int nvm_guard_open(struct nvm_guard *guard, uint64_t offset, uint64_t count) {
@@ -368,7 +365,7 @@ int nvm_guard_create(struct nvm_guard **result, void *base, uint64_t capacity, u
   g->granules = (capacity + NVM_GRANULE - 1) >> NVM_GRANULE_SHIFT;
   // Address space; memory is taken where it is touched.
   uint64_t words = g->granules / 64 + 1, summaries = words / 64 + 1;
-  uint64_t slots = NVM_THREAD_SLOTS * sizeof(struct nvm_guard_slot);
+  uint64_t slots = mode != NVM_GUARD_IMMEDIATE ? 0 : NVM_THREAD_SLOTS * sizeof(struct nvm_guard_slot);
   uint64_t windows = (g->granules * sizeof(uint32_t) + 63) & ~63ull;
   g->memory_size = slots + windows + 4 * words * 8 + 2 * summaries * 8;
   if (!error && g->path)
@@ -379,9 +376,10 @@ int nvm_guard_create(struct nvm_guard **result, void *base, uint64_t capacity, u
     return error ? error : -ENOMEM;
   }
   char *at = g->memory;
-  g->seen.slots = (void *)at;
+  if (mode == NVM_GUARD_IMMEDIATE) g->seen.slots = (void *)at;
   g->windows = (void *)(at += slots);
   g->closing = (void *)(at += windows);
+  if (mode == NVM_GUARD_DEFERRED) g->seen.closing = (void *)at;
   g->opening = (void *)(at += words * 8);
   g->open = (void *)(at += words * 8);
   g->resting = (void *)(at += words * 8);

@@ -221,6 +221,13 @@ static bool is_write(void *context) {
 #endif
 }
 
+// Whether this thread is in a store there, or anybody has a window on the granule.
+static bool is_asked(struct guard *g, uintptr_t address) {
+  uintptr_t to = nvm_guard_storing.to;
+  if (to != 0 && address >= nvm_guard_storing.from && address < to) return true;
+  return guard_has_window(g, (address - g->seen.base) >> NVM_GRANULE_SHIFT);
+}
+
 static void on_fault(int number, siginfo_t *info, void *context) {
   int error = errno;
   atomic_fetch_add(&in_handler, 1);
@@ -248,7 +255,7 @@ static void on_fault(int number, siginfo_t *info, void *context) {
     } else {
       // A retired guard has opened its pages before it is unregistered.
       is_granted = writes && !is_forked &&
-                   (atomic_load(&g->retired) || (guard_has_window(g, granule) && guard_grant(g, granule) == 0));
+                   (atomic_load(&g->retired) || (is_asked(g, address) && guard_grant(g, granule) == 0));
     }
     if (is_granted) {
       atomic_fetch_add_explicit(&g->count_faults, 1, memory_order_relaxed);

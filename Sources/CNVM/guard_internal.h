@@ -9,7 +9,8 @@
 
 #include "nvm_guard.h"
 
-// Windows of a granule: implicit ones, of threads that store, in the low half; explicit ones in the high half.
+// Windows of a granule: in the immediate way those of threads that store, in the low half; explicit ones in the high
+// half.
 #define EXPLICIT_WINDOW ((uint32_t)1 << 16)
 
 struct guard {
@@ -27,7 +28,7 @@ struct guard {
 
   _Atomic uint32_t *windows;
   // A bit a granule each.
-  _Atomic uint64_t *closing;    // the last window closed since the last batch
+  _Atomic uint64_t *closing;    // stored to, or its last window closed, since the last batch
   _Atomic uint64_t *opening;    // opened explicitly since the last batch
   _Atomic uint64_t *open;       // writable; a hint for counting stretches
   uint64_t *resting;            // what the last batch found in `closing`; under `lock`
@@ -49,6 +50,7 @@ struct guard {
 };
 
 static inline bool guard_is_forked(struct guard *g) { return g->fork_generation != nvm_fork_generation(); }
+// Whether an explicit window is open, or, in the immediate way, any.
 static inline bool guard_has_window(struct guard *g, uint64_t granule) {
   return atomic_load(&g->windows[granule]) != 0;
 }
@@ -68,10 +70,8 @@ void guard_wait_for_handlers(void);
 int guard_key_make(void);
 void guard_key_drop(int key);
 int guard_key_apply(int key, void *at, uint64_t count);
-void guard_key_open(int key);    // nested
+void guard_key_open(int key);  // nested
 void guard_key_close(int key);
-void guard_key_store(int key);   // until guard_key_settle
-void guard_key_settle(int key);
 // A fault by a protection key: whether the access may be tried again.
 bool guard_key_fault(int key, bool is_write, void *context);
 // The handler itself may read.

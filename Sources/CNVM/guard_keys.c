@@ -27,11 +27,8 @@ static void write_rights(uint32_t rights) {
 static uint32_t reading(uint32_t rights, int key) { return (rights & ~(3u << (2 * key))) | 2u << (2 * key); }
 static uint32_t writing(uint32_t rights, int key) { return rights & ~(3u << (2 * key)); }
 
-// Of the calling thread: explicit windows, and whether stores go on.
+// Windows of the calling thread.
 static _Thread_local uint32_t depth[16];
-static _Thread_local uint32_t storing;
-
-static bool may_write(int key) { return depth[key] > 0 || (storing >> key & 1); }
 
 int guard_key_make(void) {
   long key = syscall(SYS_pkey_alloc, 0, 2 /* PKEY_DISABLE_WRITE */);
@@ -48,23 +45,13 @@ void guard_key_open(int key) {
   if (depth[key]++ == 0) write_rights(writing(read_rights(), key));
 }
 void guard_key_close(int key) {
-  if (depth[key] > 0) depth[key]--;
-  if (!may_write(key)) write_rights(reading(read_rights(), key));
-}
-void guard_key_store(int key) {
-  if (storing >> key & 1) return;
-  storing |= 1u << key;
-  write_rights(writing(read_rights(), key));
-}
-void guard_key_settle(int key) {
-  storing &= ~(1u << key);
-  if (!may_write(key)) write_rights(reading(read_rights(), key));
+  if (depth[key] > 0 && --depth[key] == 0) write_rights(reading(read_rights(), key));
 }
 void guard_key_enter_handler(void) { write_rights(0); }
 
 // The register comes back from the frame when the handler returns: that copy is changed.
 bool guard_key_fault(int key, bool is_write, void *context) {
-  if (is_write && !may_write(key)) return false;
+  if (is_write && depth[key] == 0) return false;
   unsigned size, offset, c, d;
   if (!__get_cpuid_count(0xD, 9, &size, &offset, &c, &d) || size < 4) return false;
   char *area = (char *)((ucontext_t *)context)->uc_mcontext.fpregs;
@@ -77,7 +64,7 @@ bool guard_key_fault(int key, bool is_write, void *context) {
   uint32_t rights = 0;
   memcpy(&present, area + 512, 8);
   if (present >> 9 & 1) memcpy(&rights, area + offset, 4);
-  rights = may_write(key) ? writing(rights, key) : reading(rights, key);
+  rights = depth[key] > 0 ? writing(rights, key) : reading(rights, key);
   present |= 1u << 9;
   memcpy(area + 512, &present, 8);
   memcpy(area + offset, &rights, 4);
@@ -92,8 +79,6 @@ int guard_key_apply(int key, void *at, uint64_t count) {
 }
 void guard_key_open(int key) { (void)key; }
 void guard_key_close(int key) { (void)key; }
-void guard_key_store(int key) { (void)key; }
-void guard_key_settle(int key) { (void)key; }
 void guard_key_enter_handler(void) {}
 bool guard_key_fault(int key, bool is_write, void *context) {
   (void)key, (void)is_write, (void)context;

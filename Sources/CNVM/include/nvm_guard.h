@@ -1,17 +1,17 @@
 // Stray-write protection of a mapping: pages are read-only but where somebody has asked to write.
 //
-// The mapping is cut into granules. Each has a count of windows: requests to write that have not been taken
-// back. Three ways to enforce it:
+// The mapping is cut into granules. A store is announced by its thread for as long as it takes; an explicit window on
+// granules, counted, lasts until it is taken back. Three ways to enforce it:
 //
-//   immediate  pages change with each first window and each last one, by mprotect
-//   deferred   a window takes effect when the first write faults and the handler finds it. Closing is put off: a
-//              thread takes the requests in batches and protects what nobody has asked for since the batch before
-//   keys       one protection key for the mapping; a window is the calling thread's own and costs no system call
+//   immediate  pages change by mprotect before a thread's first store to a granule and at its next fence
+//   deferred   pages are opened by the handler when a store faults that was announced or has a window, and closed in
+//              batches: by a thread, each interval, where nobody has stored since the batch before
+//   keys       one protection key for the mapping, that the storing thread lifts for itself, without a system call
 //
 // The queue of the deferred way is a bit for each granule: it cannot fill, it is sorted, a request made twice is one,
-// and opposite ones cancel, since what counts is the granule's windows when the batch comes.
+// and opposite ones cancel, since what counts is how the granule stands when the batch comes.
 //
-// A write without a window ends the process with a report on standard error, after which the handler that was
+// A write that nobody asked for ends the process with a report on standard error, after which the handler that was
 // installed before runs. All that the handler reads is C memory that changes without locks.
 #ifndef NVM_GUARD_H
 #define NVM_GUARD_H
@@ -45,22 +45,22 @@ struct nvm_guard_counts {
   uint64_t requests;   // closings put into the queue
   uint64_t batches;    // that had something to do
   uint64_t changes;    // calls of mprotect
-  uint64_t faults;     // writes that came before the batch and were granted
-  uint64_t cancelled;  // closings that met a new window
+  uint64_t faults;     // stores to closed granules that were granted
+  uint64_t cancelled;  // closings that met a new store or window
   uint64_t widened;    // times the whole mapping was opened, for want of mappings
 };
 
-// The granules that a thread has written to since its last fence, with a window each.
+// Immediate: the granules that a thread has stored to since its last fence.
 struct nvm_guard_slot {
-  uint32_t last;  // granule + 1 of the last store; 0: none
   uint32_t count;
-  uint32_t granule[14];
+  uint32_t granule[15];
 };
 
 // What the inline paths read.
 struct nvm_guard {
   uintptr_t base;
-  struct nvm_guard_slot *slots;
+  uint64_t *closing;  // deferred: a bit a granule, set when it was stored to since the last batch; else null
+  struct nvm_guard_slot *slots;  // immediate; else null
 };
 
 // The mapping [base, base + mapped) is protected from here on; it may grow to `capacity`. The guard keeps `path`.
@@ -90,22 +90,35 @@ int nvm_guard_has_keys(void);
 // For tests: how many writable stretches the process may have before whole mappings are opened. 0: by the system's limit.
 void nvm_guard_limit_stretches(int64_t limit);
 
-int nvm_guard_touch_slow(struct nvm_guard *guard, uint64_t first, uint64_t last);
-void nvm_guard_done(struct nvm_guard *guard, const void *p, uint64_t n);
+// What the calling thread is storing to.
+struct nvm_guard_store {
+  uintptr_t from, to;
+};
+extern _Thread_local volatile struct nvm_guard_store nvm_guard_storing;
+
+void nvm_guard_begin_slow(struct nvm_guard *guard, uint64_t first, uint64_t last);
+void nvm_guard_end_slow(struct nvm_guard *guard);
 void nvm_guard_settle_slow(struct nvm_guard *guard, struct nvm_guard_slot *slot);
 
-// The calling thread is about to store to [p, p + n), n > 0. The window lasts until its next nvm_guard_settle; where
-// the result is not 0, until nvm_guard_done, which must follow the store.
-static inline int nvm_guard_touch(struct nvm_guard *guard, const void *p, uint64_t n) {
+// The calling thread is about to store to [p, p + n), n > 0. No other store of it may begin before the end.
+static inline void nvm_guard_begin(struct nvm_guard *guard, const void *p, uint64_t n) {
+  nvm_guard_storing.from = (uintptr_t)p;
+  nvm_guard_storing.to = (uintptr_t)p + n;
   uint64_t offset = (uintptr_t)p - guard->base;
-  uint64_t first = offset >> NVM_GRANULE_SHIFT;
-  uint64_t last = (offset + n - 1) >> NVM_GRANULE_SHIFT;
-  if (__builtin_expect(first == last && guard->slots[nvm_thread_slot()].last == first + 1, 1)) return 0;
-  return nvm_guard_touch_slow(guard, first, last);
+  uint64_t first = offset >> NVM_GRANULE_SHIFT, last = (offset + n - 1) >> NVM_GRANULE_SHIFT;
+  if (__builtin_expect(guard->closing && first == last, 1)) {
+    uint64_t word = __atomic_load_n(&guard->closing[first / 64], __ATOMIC_RELAXED);
+    if (__builtin_expect(word >> (first % 64) & 1, 1)) return;
+  }
+  nvm_guard_begin_slow(guard, first, last);
 }
-
-// The calling thread's stores are done.
+static inline void nvm_guard_end(struct nvm_guard *guard) {
+  if (__builtin_expect(!guard->closing, 0)) nvm_guard_end_slow(guard);
+  nvm_guard_storing.to = 0;
+}
+// The calling thread has come to an order or a fence.
 static inline void nvm_guard_settle(struct nvm_guard *guard) {
+  if (!guard->slots) return;
   struct nvm_guard_slot *slot = &guard->slots[nvm_thread_slot()];
   if (slot->count != 0) nvm_guard_settle_slow(guard, slot);
 }

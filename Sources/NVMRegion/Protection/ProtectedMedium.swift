@@ -2,11 +2,8 @@ import CLibpmem
 import CNVM
 import Glibc
 
-/// Opens a window around each store, and hands the primitive to the medium below; where there is none, drives cache
-/// lines itself. With it the region takes its mediated way, so that without protection nothing is in any path.
-///
-/// A thread's window on a granule lasts from its first store there to its next order or fence: the end of a step, and
-/// few of them for many stores.
+/// Announces each store, and hands the primitive to the medium below; where there is none, drives cache lines itself.
+/// With it the region takes its mediated way, so that without protection nothing is in any path.
 final class ProtectedMedium: RegionMedium {
   private let below: (any RegionMedium)?
   /// Whether lines must be written back: not with automatic flush, nor in a private copy.
@@ -22,9 +19,9 @@ final class ProtectedMedium: RegionMedium {
   @inline(__always)
   private func storing(_ p: UnsafeMutableRawPointer, _ count: Int, _ body: () -> Void) {
     guard count > 0 else { return }
-    let isHeld = nvm_guard_touch(pages.guarding, p, UInt64(count)) != 0
+    nvm_guard_begin(pages.guarding, p, UInt64(count))
     body()
-    if isHeld { nvm_guard_done(pages.guarding, p, UInt64(count)) }
+    nvm_guard_end(pages.guarding)
   }
 
   func attach(base: UnsafeMutableRawPointer, path: String) { below?.attach(base: base, path: path) }

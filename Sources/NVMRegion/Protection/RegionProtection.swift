@@ -3,11 +3,11 @@ import Glibc
 /// How a region's bytes are protected from stores that nobody asked for: through a dangling or wild pointer, past the
 /// end of a buffer, by a library gone wrong.
 ///
-/// With protection on, the region's pages are read-only but where somebody has a *window*: the primitives open one
-/// for the 64 KiB **granule** they store to, until the thread's next `order` or `fence`;
-/// ``PersistentRegion/withWritable(_:count:_:)`` opens one for stores through raw pointers. A store without a
-/// window ends the process, before anything is written, with a report on standard error that names the offset, the block
-/// that would have been hit, and the file; then the handler for SIGSEGV that was installed before runs.
+/// With protection on, the region's pages are read-only but where somebody has asked to write: the primitives ask for
+/// the bytes they store to; ``PersistentRegion/withWritable(_:count:_:)`` opens a *window* for stores through raw
+/// pointers. Pages open and close by the **granule**, 64 KiB. A store to a closed granule that nobody asked for ends the
+/// process, before anything is written, with a report on standard error that names the offset, the block that would have
+/// been hit, and the file; then the handler for SIGSEGV that was installed before runs.
 ///
 /// What it cannot see: a stray store into a granule that is open at that moment (the checksums of heap and tree are for
 /// that), and in the deferred way one that comes before the granule is closed again.
@@ -18,16 +18,16 @@ import Glibc
 public enum RegionProtection: Sendable, Equatable {
   /// None, at no cost.
   case none
-  /// Pages change with the first window of a granule and with the last: two system calls around each change. The
-  /// fewest open granules, and the slowest.
+  /// Pages are opened before a thread's first store to a granule and closed at its next `order` or `fence`: two system
+  /// calls around each change. The fewest open granules, and the slowest.
   case immediate
-  /// A window opens at once (the first store to a closed granule faults and is granted, some 10 µs) and closes late:
+  /// A granule opens at the first store that was asked for (which faults and is granted, some 10 µs) and closes late:
   /// a thread in the background closes, every `interval`, what nobody has stored to since the last time. So a granule
-  /// is open for one to two intervals after its last change, and one that is changed all the time stays open. At least
-  /// 10 µs.
+  /// is open for one to two intervals after its last change, and one that is changed all the time stays open. From 10 µs
+  /// to an hour.
   case deferred(interval: Duration)
-  /// Protection keys of the processor, where it has them: a window is the calling thread's alone, for the whole
-  /// region, and costs some tens of nanoseconds. (At most 15 regions of a process; `.unsupported` where the
+  /// Protection keys of the processor, where it has them: the region is open to the calling thread alone, all of it, for
+  /// as long as it stores, without a system call. (At most 15 regions of a process; `.unsupported` where the
   /// processor or the kernel has none.)
   case keys
 
@@ -61,15 +61,15 @@ public enum RegionProtection: Sendable, Equatable {
 
 /// What protection has done since the region was opened; all zero where it is off.
 public struct ProtectionStatistics: Sendable, Equatable {
-  /// Granules put into the queue to be closed.
+  /// Requests put into the queue, a granule each.
   public var requests: UInt64 = 0
   /// Batches that found something in the queue.
   public var batches: UInt64 = 0
   /// Calls of `mprotect`.
   public var changes: UInt64 = 0
-  /// Stores to closed granules that had a window, and were granted by the fault handler.
+  /// Stores to closed granules that were asked for, and granted by the fault handler.
   public var faults: UInt64 = 0
-  /// Requests to close that met a window opened meanwhile.
+  /// Granules that were to be closed and were used again before.
   public var cancelled: UInt64 = 0
   /// How often everything was opened because the process had too many mappings (`vm.max_map_count`).
   public var widened: UInt64 = 0
