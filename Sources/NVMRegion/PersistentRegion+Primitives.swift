@@ -142,8 +142,9 @@ extension PersistentRegion {
   ///   `.poisoned`.
   @inlinable @inline(__always)
   public func order() throws(NVMError) {
-    counterTable.add(1, .orders)
     if mode == .mediated { try mediatedOrder() } else { nvm_store_fence() }
+    // Counted when it is over: persist groups go by it.
+    counterTable.add(1, .orders)
     if nvm_load_relaxed(control.status) != 0 { throw unusableError() }
   }
 
@@ -154,8 +155,8 @@ extension PersistentRegion {
   ///   `.poisoned`.
   @inlinable @inline(__always)
   public func fence() throws(NVMError) {
-    counterTable.add(1, .fences)
     if mode == .mediated { try mediatedFence() } else { nvm_store_fence() }
+    counterTable.add(1, .fences)
     if nvm_load_relaxed(control.status) != 0 { throw unusableError() }
   }
 

@@ -51,6 +51,7 @@ public final class PersistentRegion: @unchecked Sendable {
   let medium: (any RegionMedium)?
   /// Where protection is on.
   let pages: PageGuard?
+  let groups = GroupRegistry()
   let space: AddressSpace
   let state: Lock<State>
 

@@ -51,6 +51,13 @@ public import CNVM
     }
   }
 
+  /// Fences that a slot has completed, and orders where they settle too. With release: seen after what they settled.
+  func settled(slot: Int32, countsOrders: Bool) -> UInt64 {
+    let p = base + Int(slot) * 64
+    return nvm_load_acquire(p + Field.fences.rawValue)
+      &+ (countsOrders ? nvm_load_acquire(p + Field.orders.rawValue) : 0)
+  }
+
   var total: RegionCounters {
     var r = RegionCounters()
     for slot in 0..<Int(NVM_THREAD_SLOTS) { r.add(at: base + slot * 64) }

@@ -18,6 +18,8 @@ package protocol RegionMedium: AnyObject, Sendable {
   func fill(_ byte: UInt8, count: Int, at p: UnsafeMutableRawPointer)
   func flush(_ p: UnsafeMutableRawPointer, count: Int)
   func order() throws(NVMError)
+  /// Whether what a thread flushed is durable after its `order`, too.
+  var orderSettles: Bool { get }
   func fence() throws(NVMError)
   /// Syncs the whole file behind the region, whose growth is to be durable. 0 or -errno.
   func sync(_ fd: Int32) -> Int32
@@ -29,6 +31,7 @@ package protocol RegionMedium: AnyObject, Sendable {
 
 extension RegionMedium {
   package func attach(base: UnsafeMutableRawPointer, path: String) {}
+  package var orderSettles: Bool { true }
   package func sync(_ fd: Int32) -> Int32 { SystemCall.sync(fd) }
   package func didGrow(to size: Int) {}
   package func willClose() {}

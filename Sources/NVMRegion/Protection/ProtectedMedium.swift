@@ -75,6 +75,7 @@ final class ProtectedMedium: RegionMedium {
     defer { nvm_guard_settle(pages.guarding) }
     if let below { try below.order() } else { nvm_store_fence() }
   }
+  var orderSettles: Bool { below?.orderSettles ?? true }
   func fence() throws(NVMError) {
     defer { nvm_guard_settle(pages.guarding) }
     if let below { try below.fence() } else { nvm_store_fence() }
