@@ -120,7 +120,7 @@ extension TreeEngine {
       unlock(position.leaf, position.version)
       throw error
     }
-    _ = nvm_fetch_add_relaxed(countWord, 1)
+    entryCount.add(1)
     unlock(position.leaf, position.version)
     return .inserted
   }
