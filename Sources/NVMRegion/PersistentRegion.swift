@@ -42,11 +42,16 @@ public final class PersistentRegion: @unchecked Sendable {
     case cacheLine
     case autoFlush
     case mediated
+    /// By a medium that appends what is flushed to one journal.
+    case journaled
   }
   @usableFromInline let mode: Mode
+  @inlinable @inline(__always) var isMediated: Bool { mode.rawValue >= Mode.mediated.rawValue }
   @usableFromInline let counterTable: CounterTable
   @usableFromInline let control: Control
   let medium: (any RegionMedium)?
+  /// The medium, where it is a journal.
+  package let journal: JournaledFileMedium?
   let space: AddressSpace
   let state: Lock<State>
 
@@ -95,9 +100,10 @@ public final class PersistentRegion: @unchecked Sendable {
     payloadStart = Offset(rawValue: superblock.payload)
     counterTable = CounterTable()
     control = Control(size: mapped)
+    journal = medium as? JournaledFileMedium
     mode =
       if isReadOnly && medium == nil { .autoFlush } else if medium != nil {
-        .mediated
+        journal == nil ? .mediated : .journaled
       } else if media
         == .autoFlushedPersistentMemory
       { .autoFlush } else { .cacheLine }

@@ -82,7 +82,26 @@ struct Superblock: Equatable {
       block.payload >= UInt64(SuperblockLayout.headerSize), block.payload < block.size,
       block.sequence <= SuperblockLayout.largestCount, block.incarnation <= SuperblockLayout.largestCount
     else { return .damaged }
+    guard block.hasSoundJournal else { return .damaged }
     return .valid(block)
+  }
+
+  var hasJournal: Bool { journalSize != 0 }
+  /// Whether the journal may hold changes that are not in their places.
+  var isJournalInUse: Bool {
+    get { incompatible & SuperblockLayout.journalInUse != 0 }
+    set {
+      incompatible =
+        incompatible & ~SuperblockLayout.journalInUse | (newValue ? SuperblockLayout.journalInUse : 0)
+    }
+  }
+  private var hasSoundJournal: Bool {
+    if !hasJournal { return !isJournalInUse }
+    let page = UInt64(SuperblockLayout.copyStride)
+    return journalOffset % page == 0 && journalSize % page == 0
+      && journalOffset >= UInt64(SuperblockLayout.headerSize)
+      && (UInt64(JournalLayout.minimumSize)...UInt64(JournalLayout.maximumSize)).contains(journalSize)
+      && journalOffset <= payload && journalSize <= payload - journalOffset
   }
 
   /// The superblock that holds, of the two copies at the start of a file, and which copy it was.

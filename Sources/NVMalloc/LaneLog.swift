@@ -17,12 +17,6 @@ import NVMRegion
 // left to do, a record is carried out (again: storing the same words twice is harmless) and retired. A record
 // never covers the line of the marker before it, so while it is being written the marker still counts.
 
-/// One word of a publication.
-struct LogWord: Equatable {
-  var offset: UInt64
-  var value: UInt64
-}
-
 /// The commit primitive for several words, on media driven by cache lines or pages. This is its one
 /// interface; a journaled medium puts one journal record in its place.
 ///
