@@ -64,7 +64,9 @@ extension TreeEngine {
     // Lines between the last entry and the last line hold nothing that anybody reads.
     let end = live == 0 ? 64 : min(LeafLayout.slot(64 - live.leadingZeroBitCount), LeafLayout.size - 64)
     region.flush(at, count: end)
-    region.flush(at + (LeafLayout.size - 64), count: 64)
+    // Slots 25 and up stand in the last line, before `next` and the tree's number.
+    let last = live >> 25 == 0 ? LeafLayout.nextWord | LeafLayout.nextWord << 1 : 0xFF
+    region.flush(line: at + (LeafLayout.size - 64), words: last)
   }
 }
 

@@ -62,6 +62,7 @@ extension PersistentRegion {
     do throws(NVMError) {
       try region.formatSuperblocks()
       try initialize(region)
+      try region.acknowledge()
       try file.publish(as: path)
     } catch {
       region.close(markClean: false)

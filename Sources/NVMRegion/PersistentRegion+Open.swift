@@ -104,7 +104,9 @@ extension PersistentRegion {
   ) throws(NVMError) -> PersistentRegion {
     let readOnly = options.access == .readOnly
     let count = Int(superblock.size)
-    let wanted = min(options.reservation, options.maximumSize ?? options.reservation)
+    // A journal stands in the file, but is nobody's payload.
+    let limit = options.maximumSize.map { $0 + Int(superblock.payload) - SuperblockLayout.headerSize }
+    let wanted = min(options.reservation, limit ?? options.reservation)
     let space = try AddressSpace.reserve(wanted: readOnly ? count : wanted, needed: count, path: path)
     do throws(NVMError) {
       let media: RegionMedia
@@ -133,7 +135,7 @@ extension PersistentRegion {
       return PersistentRegion(
         path: path, media: media, isReadOnly: readOnly, wasCleanlyClosed: wasClean, space: space,
         mapped: count,
-        maximumSize: readOnly ? count : options.maximumSize ?? Int.max, superblock: opened,
+        maximumSize: readOnly ? count : limit ?? Int.max, superblock: opened,
         newestCopy: newestCopy,
         fd: fd, medium: medium)
     } catch {

@@ -194,6 +194,18 @@ extension PersistentRegion {
     if nvm_load_relaxed(control.status) != 0 { throw unusableError() }
   }
 
+  /// Stores words and starts their write-back as one atomic step, where the medium has such steps: after a crash all
+  /// of them are there or none, and never before what this thread flushed before. False: nothing was done.
+  package func commit(_ words: UnsafeBufferPointer<LogWord>) -> Bool {
+    guard mode == .journaled, let medium, medium.commit(words) else { return false }
+    counterTable.add(UInt64(words.count) * 8, .bytes)
+    counterTable.add(UInt64(words.count), .lines)
+    return true
+  }
+
+  /// How many words ``commit(_:)`` takes; 0 where there is no such step.
+  package var commitCapacity: Int { journal?.commitCapacity ?? 0 }
+
   /// On return what this thread settled survives any crash. With no lock held: on the journal it waits for the disk,
   /// elsewhere for nothing.
   @inlinable @inline(__always)
@@ -222,6 +234,14 @@ extension PersistentRegion {
   }
   @usableFromInline @inline(never)
   func mediatedFlush(_ p: UnsafeMutableRawPointer, _ count: Int) { medium!.flush(p, count: count) }
+  /// Waits until everything that the journal holds before `position` survives a crash. While this thread defers its
+  /// acknowledgements, that waits for the last of them.
+  package func awaitDurable(_ position: UInt64) throws(NVMError) {
+    guard let journal else { return }
+    try settle { () throws(NVMError) in try journal.await(position) }
+    if nvm_load_relaxed(control.status) != 0 { throw unusableError() }
+  }
+
   @usableFromInline @inline(never)
   func mediatedFlush(line p: UnsafeMutableRawPointer, _ mask: UInt8) { medium!.flush(line: p, words: mask) }
   @usableFromInline @inline(never)

@@ -155,8 +155,8 @@ package final class JournaledFileMedium: RegionMedium, @unchecked Sendable {
 
   /// One piece of one batch: after a crash all of the words are there or none.
   package func commit(_ words: UnsafeBufferPointer<LogWord>) -> Bool {
+    guard words.count <= commitCapacity else { return false }
     let bytes = words.count * (8 + JournalLayout.recordHeader)
-    guard bytes <= batchLimit else { return false }
     lock()
     if makeRoom(bytes) {
       for word in words {
@@ -169,6 +169,8 @@ package final class JournaledFileMedium: RegionMedium, @unchecked Sendable {
     unlock()
     return true
   }
+
+  package var commitCapacity: Int { batchLimit / (8 + JournalLayout.recordHeader) }
 
   /// With the mutex: returns with room in the buffer, and for it in the ring. May give the mutex away meanwhile.
   /// False where nothing is written any more.
@@ -232,6 +234,15 @@ package final class JournaledFileMedium: RegionMedium, @unchecked Sendable {
 
   /// What this thread has appended so far lies before it.
   package var position: UInt64 { nvm_load_relaxed(slot) }
+
+  package func isDurable(_ position: UInt64) -> Bool { nvm_load_acquire(words) >= position }
+
+  /// Waits for the position, or puts it to what the thread's deferral waits for in the end.
+  func await(_ position: UInt64) throws(NVMError) {
+    let slot = slot
+    if nvm_load_relaxed(slot + 8) == 0 { return try waitDurable(position) }
+    if nvm_load_relaxed(slot) < position { nvm_store_relaxed(slot, position) }
+  }
 
   /// Waits until everything before `position` survives a crash. Whoever comes first writes for all.
   package func waitDurable(_ position: UInt64) throws(NVMError) {
