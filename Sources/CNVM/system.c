@@ -62,6 +62,13 @@ void nvm_advise_small_pages(int fd, uint64_t offset, uint64_t length) {
   posix_fadvise(fd, (off_t)offset, (off_t)length, POSIX_FADV_RANDOM);
 }
 
+int nvm_is_dax(int fd) {
+  void *p = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED_VALIDATE | MAP_SYNC, fd, 0);
+  if (p == MAP_FAILED) return 0;
+  munmap(p, 4096);
+  return 1;
+}
+
 int nvm_write(int fd, const void *bytes, size_t length, uint64_t offset) {
   const char *p = bytes;
   while (length > 0) {

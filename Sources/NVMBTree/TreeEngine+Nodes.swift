@@ -12,12 +12,16 @@ extension TreeEngine {
     let unit = options.extentBytes
     let byteCount = min(max(unit, have / 8 / unit * unit), 8 << 20)
     let payload = try heap.allocate(
-      byteCount: byteCount, alignment: heap.extentUnit, tag: .treeNodes, owner: owner)
+      byteCount: byteCount, alignment: heap.extentUnit, tag: .treeNodes, owner: owner,
+      durability: nodeDurability)
     return nodes.withLock { pool in
       pool.add(NodePool.Extent(payload: payload, byteCount: byteCount), allFree: true)
       return pool.take()!
     }
   }
+
+  /// With the leaf locked. A journal keeps the order of what is flushed, so nobody needs to wait for the disk there.
+  private var nodeDurability: Durability { journal == nil ? .immediate : .deferred }
 
   /// Gives a node back whose unlinking is durable.
   func freeNode(_ node: UInt32) {
@@ -26,7 +30,7 @@ extension TreeEngine {
 
   private func giveBack(_ extent: NodePool.Extent) {
     // A failure leaves an extent that names this tree: the next opening counts it in again.
-    try? heap.deallocate(extent.payload)
+    try? heap.deallocate(extent.payload, durability: nodeDurability)
   }
 
   /// Gives every unused extent back to the heap.

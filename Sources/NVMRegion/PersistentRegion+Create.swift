@@ -95,7 +95,11 @@ extension PersistentRegion {
   private static func journalSize(
     _ fd: Int32, size: Int, _ options: RegionOptions, path: String
   ) throws(NVMError) -> Int {
-    guard options.media == .journaledFile else { return 0 }
+    switch options.media {
+    case .emulated, .inPlaceFile: return 0
+    case .journaledFile: break
+    case .automatic: if isMemoryForced || nvm_is_dax(fd) == 1 { return 0 }
+    }
     guard let wanted = options.journalSize else {
       return min(max(size, 1 << 20), JournalLayout.defaultSize) & ~4095
     }

@@ -105,7 +105,8 @@ extension PersistentRegion {
     let readOnly = options.access == .readOnly
     let count = Int(superblock.size)
     // A journal stands in the file, but is nobody's payload.
-    let limit = options.maximumSize.map { $0 + Int(superblock.payload) - SuperblockLayout.headerSize }
+    let journal = Int(superblock.payload) - SuperblockLayout.headerSize
+    let limit = options.maximumSize.map { $0 > Int.max - journal ? Int.max : $0 + journal }
     let wanted = min(options.reservation, limit ?? options.reservation)
     let space = try AddressSpace.reserve(wanted: readOnly ? count : wanted, needed: count, path: path)
     do throws(NVMError) {

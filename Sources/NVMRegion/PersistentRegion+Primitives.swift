@@ -197,7 +197,7 @@ extension PersistentRegion {
   /// Stores words and starts their write-back as one atomic step, where the medium has such steps: after a crash all
   /// of them are there or none, and never before what this thread flushed before. False: nothing was done.
   package func commit(_ words: UnsafeBufferPointer<LogWord>) -> Bool {
-    guard mode == .journaled, let medium, medium.commit(words) else { return false }
+    guard let journal, journal.commit(words) else { return false }
     counterTable.add(UInt64(words.count) * 8, .bytes)
     counterTable.add(UInt64(words.count), .lines)
     return true
@@ -246,7 +246,7 @@ extension PersistentRegion {
   func mediatedFlush(line p: UnsafeMutableRawPointer, _ mask: UInt8) { medium!.flush(line: p, words: mask) }
   @usableFromInline @inline(never)
   func mediatedAcknowledge() throws(NVMError) {
-    try settle { () throws(NVMError) in try medium!.acknowledge() }
+    try settle { () throws(NVMError) in try journal!.acknowledge() }
     if nvm_load_relaxed(control.status) != 0 { throw unusableError() }
   }
   @usableFromInline @inline(never)

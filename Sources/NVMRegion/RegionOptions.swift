@@ -30,8 +30,9 @@ public enum RegionMedia: UInt32, Sendable, CustomStringConvertible {
 public struct RegionOptions: Sendable {
   /// Which medium to drive the file as.
   public enum MediaChoice: Sendable {
-    /// Persistent memory where the file system offers it, else an in-place file. The environment
-    /// variable `PMEM_IS_PMEM_FORCE=1` counts ordinary memory as persistent.
+    /// Persistent memory where the file system offers it; else a journaled file, or, where the file was made
+    /// without a journal, an in-place one. The environment variable `PMEM_IS_PMEM_FORCE=1` counts ordinary memory
+    /// as persistent.
     case automatic
     /// Counts ordinary memory as persistent: for tmpfs, development and tests. On a disk this is **not**
     /// durable across power loss.

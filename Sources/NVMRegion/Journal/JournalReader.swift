@@ -78,7 +78,7 @@ final class JournalReader {
         throw NVMError(
           code: .corrupt,
           message: "The journal is damaged in the middle, so changes that were acknowledged cannot be carried out. "
-            + "Restore the file from a backup; it was left as it is.", path: area.path,
+            + "Restore the file from a backup; it was left as it was.", path: area.path,
           offset: UInt64(area.offset))
       }
       at += 8

@@ -12,7 +12,7 @@ struct JournalRecovery {
       throw NVMError(
         code: .corrupt,
         message: "Both copies of the journal's header are damaged, so changes that were acknowledged cannot be "
-          + "carried out. Restore the file from a backup; it was left as it is.", path: area.path,
+          + "carried out. Restore the file from a backup; it was left as it was.", path: area.path,
         offset: UInt64(area.offset))
     }
     self.area = area
@@ -42,7 +42,7 @@ struct JournalRecovery {
     NVMError(
       code: .corrupt,
       message: "The journal names places that the file does not have. Restore the file from a backup; it was left "
-        + "as it is.", path: area.path, offset: UInt64(area.offset))
+        + "as it was.", path: area.path, offset: UInt64(area.offset))
   }
 
   /// Writes everything home, durably. O(journal).

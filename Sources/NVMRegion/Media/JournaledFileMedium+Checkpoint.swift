@@ -90,6 +90,15 @@ extension JournaledFileMedium {
     if let failure { fail(failure) } else { t.pointee.header = header }
   }
 
+  /// Brings home everything that is durable now.
+  package func checkpointNow() throws(NVMError) {
+    lock()
+    checkpoint()
+    let failure = tail.pointee.failure
+    unlock()
+    if let failure { throw failure }
+  }
+
   private func bringHome(_ header: inout JournalHeader, to: UInt64) throws(NVMError) {
     var pages = JournalPages()
     defer { pages.deallocate() }

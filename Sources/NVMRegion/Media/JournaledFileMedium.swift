@@ -154,7 +154,7 @@ package final class JournaledFileMedium: RegionMedium, @unchecked Sendable {
   }
 
   /// One piece of one batch: after a crash all of the words are there or none.
-  package func commit(_ words: UnsafeBufferPointer<LogWord>) -> Bool {
+  func commit(_ words: UnsafeBufferPointer<LogWord>) -> Bool {
     guard words.count <= commitCapacity else { return false }
     let bytes = words.count * (8 + JournalLayout.recordHeader)
     lock()
@@ -223,10 +223,9 @@ package final class JournaledFileMedium: RegionMedium, @unchecked Sendable {
   // MARK: Durability
 
   package func order() throws(NVMError) {}
-  package func settle() throws(NVMError) {}
   package func fence() throws(NVMError) { try acknowledge() }
 
-  package func acknowledge() throws(NVMError) {
+  func acknowledge() throws(NVMError) {
     let slot = slot
     if nvm_load_relaxed(slot + 8) != 0 { return }
     try waitDurable(nvm_load_relaxed(slot))

@@ -21,17 +21,6 @@ package protocol RegionMedium: AnyObject, Sendable {
   func flush(line p: UnsafeMutableRawPointer, words mask: UInt8)
   func order() throws(NVMError)
   func fence() throws(NVMError)
-  /// The part of a fence that others may rely on: what any thread flushes after it reaches the medium no earlier than
-  /// what this thread flushed before.
-  func settle() throws(NVMError)
-  /// The other part: waits until what this thread settled survives a crash.
-  func acknowledge() throws(NVMError)
-  /// Stores and flushes words as one atomic step, where the medium has such steps. False: nothing was done.
-  func commit(_ words: UnsafeBufferPointer<LogWord>) -> Bool
-  /// Until the balancing end, acknowledgements of this thread wait for nothing; of an atomic deferral all that the
-  /// thread flushes is one atomic step. False where the medium has no such thing.
-  func beginDeferral(isAtomic: Bool) -> Bool
-  func endDeferral(isAtomic: Bool)
   /// Bytes at the start of the file that the medium writes in a way of its own, durably. False: it has none.
   func writeHeader(_ bytes: UnsafeRawBufferPointer, at offset: Int) throws(NVMError) -> Bool
   /// Called once, with the last primitive over. `isClean`: everything flushed is to be in its place.
@@ -47,11 +36,6 @@ extension RegionMedium {
   package func sync(_ fd: Int32) -> Int32 { SystemCall.sync(fd) }
   package func didGrow(to size: Int) {}
   package func flush(line p: UnsafeMutableRawPointer, words mask: UInt8) { flush(p, count: 64) }
-  package func settle() throws(NVMError) { try fence() }
-  package func acknowledge() throws(NVMError) {}
-  package func commit(_ words: UnsafeBufferPointer<LogWord>) -> Bool { false }
-  package func beginDeferral(isAtomic: Bool) -> Bool { false }
-  package func endDeferral(isAtomic: Bool) {}
   package func writeHeader(_ bytes: UnsafeRawBufferPointer, at offset: Int) throws(NVMError) -> Bool { false }
   package func close(isClean: Bool) throws(NVMError) {}
 }
