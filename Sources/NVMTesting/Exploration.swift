@@ -28,7 +28,7 @@ final class Exploration<Structure, State: Equatable & Sendable> {
     mutatesRecoveries: Bool = false
   ) {
     var options = options
-    if scenario.staysInRecovery {
+    if scenario.staysInRecovery, mutation != nil {
       options.recoveriesPerPoint = max(options.recoveriesPerPoint, 64)
       options.imagesPerRecoveryPoint = max(options.imagesPerRecoveryPoint, 400)
       options.maximumImages = options.maximumImages.map { max($0, 40_000) }
