@@ -28,6 +28,7 @@ extension TreeEngine {
     let old = leaf.commit
     guard let slot = find(key, in: leaf, live: old.live, fingerprint: fingerprint) else {
       unlockUnchanged(position.leaf, position.version)
+      try awaitDurable(position.leaf)
       return .refused(nil)
     }
     let word = leaf.word(slot)
@@ -36,6 +37,7 @@ extension TreeEngine {
     case .unchanged(word): break
     default:
       unlockUnchanged(position.leaf, position.version)
+      try awaitDurable(position.leaf)
       return .refused(word)
     }
     do throws(NVMError) {
@@ -43,8 +45,8 @@ extension TreeEngine {
         UInt32(truncatingIfNeeded: leaf.sums)
         &- slotHash(leafSeed(leaf.node), slot, key.head, word, fingerprint)
       let live = old.live & ~(1 &<< UInt64(slot))
-      try commit(leaf, old, live: live, alternate: old.alternate, sum: sum)
-      _ = nvm_fetch_add_relaxed(countWord, 0 &- 1)
+      try commit(leaf, old, live: live, alternate: old.alternate, sum: sum, words: 0)
+      entryCount.add(0 &- 1)
       if live.nonzeroBitCount <= leafCapacity / 4 { try mergeRight(leaf, key) }
     } catch {
       unlock(position.leaf, position.version)
@@ -52,6 +54,7 @@ extension TreeEngine {
     }
     unlock(position.leaf, position.version)
     if let record = recordOffset(key.head, word) { retire(.record(record)) }
+    try region.acknowledge()
     return .replaced(word)
   }
 
@@ -150,8 +153,9 @@ extension TreeEngine {
       do throws(NVMError) {
         if live != old.live {
           try commit(
-            leaf, old, live: live, alternate: old.alternate, sum: sum(leaf, live, alternate: old.alternate))
-          _ = nvm_fetch_add_relaxed(countWord, 0 &- UInt64(gone.count))
+            leaf, old, live: live, alternate: old.alternate, sum: sum(leaf, live, alternate: old.alternate),
+            words: 0)
+          entryCount.add(0 &- UInt64(gone.count))
           removed += gone.count
           if live.nonzeroBitCount <= leafCapacity / 4, let key = continuation.key {
             try mergeRight(leaf, key)
@@ -171,7 +175,12 @@ extension TreeEngine {
       for entry in gone {
         if let record = recordOffset(entry.head, entry.word) { retire(.record(record)) }
       }
-      if isDone { return removed }
+      if isDone {
+        // What was not there must not come back either.
+        try awaitDurable(position.leaf)
+        try region.acknowledge()
+        return removed
+      }
       kept.release()
       kept = continuation
       if let key = kept.key { lower = .before(key) }

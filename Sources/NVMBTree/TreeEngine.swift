@@ -14,12 +14,16 @@ import NVMalloc
 //   3  the node pool, the retired list, the heap's own
 // Readers take none: they check versions (optimistic lock coupling).
 //
-// Durability: a writer holds the leaf's lock until its change is fenced, so nobody reads what a crash could take
-// back.
+// Durability: nobody reads what a crash could take back. On cache-line media and in-place files a writer holds the
+// leaf's lock until its change is fenced. On a journal a fence lasts as long as a disk: there the writer notes the
+// journal position of its change beside the lock, gives the lock back and then waits; a reader that finds a position
+// that is not durable yet waits for it (TreeEngine+Journal).
 @usableFromInline final class TreeEngine: @unchecked Sendable {
   let region: PersistentRegion
   let heap: PersistentHeap
   let space: TreeSpace
+  /// The region's journal, if it has one.
+  let journal: JournaledFileMedium?
   let tree: UInt32
   let seed: UInt64
   let keysAreBytes: Bool
@@ -33,8 +37,9 @@ import NVMalloc
   let leafCapacity: Int
   let innerCapacity: Int
 
-  /// Words apart from the object: 0 root (node | height << 32), 64 count, 128 seal, 192 registered.
+  /// Words apart from the object: 0 root (node | height << 32), 128 seal, 192 registered.
   let control: UnsafeMutableRawPointer
+  let entryCount = EntryCount()
   /// Shuts others out while a transaction goes in.
   let gate = TreeGate()
   let structure = Lock<Void>(())
@@ -52,6 +57,7 @@ import NVMalloc
     self.space = space
     self.handle = handle
     self.options = options
+    journal = heap.region.journal
     tree = header.tree
     keysAreBytes = header.keyForm != 0
     valuesAreBytes = header.valueForm != 0
@@ -69,13 +75,13 @@ import NVMalloc
     releaseMemory()
     if isRegistered { space.release(tree) }
     control.deallocate()
+    entryCount.deallocate()
     gate.deallocate()
   }
 
   // MARK: Words
 
   @inline(__always) var rootWord: UnsafeMutableRawPointer { control }
-  @inline(__always) var countWord: UnsafeMutableRawPointer { control + 64 }
   /// 0 in a whole tree; 1 sealed: reading only; 2: not even the first leaf can be read; 3: closed.
   @inline(__always) var sealWord: UnsafeMutableRawPointer { control + 128 }
   @inline(__always) var isSealed: Bool { nvm_load_relaxed(sealWord) != 0 }
@@ -85,7 +91,7 @@ import NVMalloc
   var isRegistered: Bool { nvm_load_acquire(control + 192) == 1 }
 
   /// The number of entries. O(1).
-  @usableFromInline var count: Int { Int(truncatingIfNeeded: nvm_load_relaxed(countWord)) }
+  @usableFromInline var count: Int { entryCount.total }
 
   @inline(__always) func leaf(_ node: UInt32) -> Leaf {
     let offset = UInt64(node) << LeafLayout.shift
@@ -122,6 +128,9 @@ import NVMalloc
 public struct TreeOptions: Sendable {
   /// Check the record's checksum on every read of a record.
   public var verifiesReads = false
+  /// On a journaled file, read what other threads have changed before it is durable. A crash may then take back what
+  /// was read. Default: such a read waits for the disk.
+  public var readsAhead = false
   package var leafCapacity = LeafLayout.capacity
   package var innerCapacity = InnerNode.capacity
   package var extentBytes = 64 << 10

@@ -44,14 +44,19 @@ public final class PersistentRegion: @unchecked Sendable {
     case cacheLine
     case autoFlush
     case mediated
+    /// By a medium that appends what is flushed to one journal.
+    case journaled
   }
   @usableFromInline let mode: Mode
+  @inlinable @inline(__always) var isMediated: Bool { mode.rawValue >= Mode.mediated.rawValue }
   @usableFromInline let counterTable: CounterTable
   @usableFromInline let control: Control
   let medium: (any RegionMedium)?
   /// Where protection is on.
   let pages: PageGuard?
   let groups = GroupRegistry()
+  /// The medium, where it is a journal.
+  package let journal: JournaledFileMedium?
   let space: AddressSpace
   let state: Lock<State>
 
@@ -103,9 +108,10 @@ public final class PersistentRegion: @unchecked Sendable {
     payloadStart = Offset(rawValue: superblock.payload)
     counterTable = CounterTable()
     control = Control(size: mapped)
+    journal = medium as? JournaledFileMedium ?? (medium as? ProtectedMedium)?.journal
     mode =
       if isReadOnly && medium == nil { .autoFlush } else if medium != nil {
-        .mediated
+        journal == nil ? .mediated : .journaled
       } else if media
         == .autoFlushedPersistentMemory
       { .autoFlush } else { .cacheLine }

@@ -51,11 +51,10 @@ public import CNVM
     }
   }
 
-  /// Fences that a slot has completed, and orders where they settle too. With release: seen after what they settled.
-  func settled(slot: Int32, countsOrders: Bool) -> UInt64 {
+  /// Fences and orders that a slot has completed.
+  func completed(slot: Int32) -> UInt64 {
     let p = base + Int(slot) * 64
-    return nvm_load_acquire(p + Field.fences.rawValue)
-      &+ (countsOrders ? nvm_load_acquire(p + Field.orders.rawValue) : 0)
+    return nvm_load_acquire(p + Field.fences.rawValue) &+ nvm_load_acquire(p + Field.orders.rawValue)
   }
 
   var total: RegionCounters {

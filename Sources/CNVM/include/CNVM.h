@@ -9,6 +9,7 @@
 #include "nvm_hash.h"
 #include "nvm_match.h"
 #include "nvm_rank.h"
+#include "nvm_search.h"
 #include "nvm_system.h"
 #include "nvm_thread.h"
 

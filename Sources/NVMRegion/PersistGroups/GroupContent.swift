@@ -1,7 +1,7 @@
 import CNVM
 
 /// What one counter counts: the lines that threads have changed and not fenced, and the counters that must be settled
-/// first.
+/// first. On a journal, which has one order, a position in it says all that.
 ///
 /// Locks: one content at a time; none is held while another is asked, nor during a fence.
 final class GroupContent: Sendable {
@@ -23,6 +23,8 @@ final class GroupContent: Sendable {
     var earlier: [GroupContent] = []
     /// How long a chain of counters ends here.
     var depth = 0
+    /// On a journal: all changes lie before it.
+    var position: UInt64 = 0
     /// Counts what is added, so that who has settled a state knows it again.
     var changes: UInt64 = 0
   }
@@ -34,6 +36,14 @@ final class GroupContent: Sendable {
   static let mostDepth = 64
 
   init(isShared: Bool) { self.isShared = isShared }
+
+  /// Notes a change that the calling thread has just appended to the journal.
+  func note(position: UInt64) {
+    state.withLock { state in
+      state.changes += 1
+      state.position = max(state.position, position)
+    }
+  }
 
   /// Notes a change by the calling thread. Returns whether there is so much that it is to be settled now.
   func note(_ lines: Lines, after earlier: [GroupContent], _ region: PersistentRegion) -> Bool {
@@ -64,7 +74,7 @@ final class GroupContent: Sendable {
       if seen.contains(where: { $0.content === content }) { continue }
       let found = content.state.withLockIfAvailable { state -> (UInt64, [GroupContent])? in
         state.dropSettled(region)
-        return state.writers.isEmpty ? (state.changes, state.earlier) : nil
+        return state.writers.isEmpty && region.isDurable(state.position) ? (state.changes, state.earlier) : nil
       }
       guard let found, let (changes, earlier) = found else { return false }
       seen.append((content, changes))
@@ -108,18 +118,22 @@ extension GroupContent.Writer {
 
 extension PersistentRegion {
   /// Fences that a thread slot has completed since the region was opened.
-  func completedFences(_ slot: Int32) -> UInt64 {
-    counterTable.settled(slot: slot, countsOrders: medium?.orderSettles ?? true)
-  }
+  func completedFences(_ slot: Int32) -> UInt64 { counterTable.completed(slot: slot) }
 
-  /// Nobody knows which of the threads that share slot 0 has fenced.
+  func isDurable(_ position: UInt64) -> Bool { position == 0 || journal?.isDurable(position) ?? true }
+
+  /// (A thread that ends with lines unfenced leaves its slot by an atomic instruction, which orders its write-backs as a
+  /// fence does.) Nobody knows which of the threads that share slot 0 has fenced.
   func hasSettled(_ writer: GroupContent.Writer) -> Bool {
     writer.slot != 0 && completedFences(writer.slot) > writer.fences
   }
 
   /// Makes durable what these counters count, and those before them, as of now: writes back what other threads have
   /// changed and not fenced, and fences once.
-  func settle(_ contents: [GroupContent]) throws(NVMError) {
+  func settleGroups(_ contents: [GroupContent]) throws(NVMError) {
+    if journal != nil {
+      return try awaitDurable(contents.reduce(0) { max($0, $1.state.withLock { $0.position }) })
+    }
     let slot = nvm_thread_slot()
     var seen: [ObjectIdentifier: (content: GroupContent, changes: UInt64)] = [:]
     var open = contents

@@ -21,6 +21,7 @@ import Dispatch
 /// - **Too many**: as the paper's counter C0, one counter serves all groups beyond 4,096 at a time in a region: each of
 ///   them is persisted when all of them are. A group that has gathered 16,384 separate ranges, or stands at the end of 64
 ///   groups each in conflict with the one before, is settled by the change that comes then, at the price of a fence.
+/// - **Journal**: there a group is a position in the journal, settled by whoever syncs past it.
 /// - **Crash**: of an unsettled group any part may be there, by the fault model of the medium. Order within it is made
 ///   with ``PersistentRegion/order()``, as always.
 ///
@@ -50,7 +51,7 @@ public final class PersistGroup: Sendable {
   /// - Throws: `.ioFailure` when the disk fails: then nobody knows, and the region is poisoned. `.closed`.
   public func wait() throws(NVMError) {
     if isPersisted { return try region.checkUsable() }
-    try region.settle([content])
+    try region.settleGroups([content])
   }
 
   /// The same without blocking a thread of the cooperative pool: a thread of the region's own waits, for all that ask at
@@ -95,7 +96,7 @@ final class GroupFlusher: Sendable {
       }
       guard let region = tasks.first?.0.region else { return }
       do throws(NVMError) {
-        try region.settle(tasks.map(\.0.content))
+        try region.settleGroups(tasks.map(\.0.content))
         for (_, continuation) in tasks { continuation.resume() }
       } catch {
         for (_, continuation) in tasks { continuation.resume(throwing: error) }

@@ -52,10 +52,11 @@ extension PersistentRegion {
 
   /// Adds lines to a group that the calling thread has just flushed.
   package func note(_ offset: Offset, count: Int, in group: PersistGroup) throws(NVMError) {
+    if let journal { return group.content.note(position: journal.position) }
     let lines = GroupContent.Lines(
       first: offset.rawValue >> 6, end: (offset.rawValue + UInt64(count) + 63) >> 6)
     let earlier = groups.enter(group.content, lines)
-    if group.content.note(lines, after: earlier, self) { try settle([group.content]) }
+    if group.content.note(lines, after: earlier, self) { try settleGroups([group.content]) }
   }
 
   package func check(_ group: PersistGroup) throws(NVMError) {
