@@ -9,8 +9,14 @@ final class PersistGroupTests: RegionTestCase {
   private final class ExactMedium: RegionMedium, @unchecked Sendable {
     private let lock = NSLock()
     private var base = UnsafeMutableRawPointer(bitPattern: 8)!
-    private var flushed: [Int32: [Int: [UInt8]]] = [:]
-    private var durable: [Int: [UInt8]] = [:]
+    /// A line's content, and which flush took it: content that comes late never replaces newer.
+    private struct Version {
+      var number: Int
+      var bytes: [UInt8]
+    }
+    private var flushes = 0
+    private var flushed: [Int32: [Int: Version]] = [:]
+    private var durable: [Int: Version] = [:]
 
     func attach(base: UnsafeMutableRawPointer, path: String) { self.base = base }
     func store(_ word: UInt64, at p: UnsafeMutableRawPointer) { nvm_store_release(p, word) }
@@ -32,7 +38,8 @@ final class PersistGroupTests: RegionTestCase {
     func flush(_ p: UnsafeMutableRawPointer, count: Int) {
       lock.withLock {
         for line in (p - base) / 64...(p - base + count - 1) / 64 {
-          flushed[nvm_thread_slot(), default: [:]][line] = content(line)
+          flushes += 1
+          flushed[nvm_thread_slot(), default: [:]][line] = Version(number: flushes, bytes: content(line))
         }
       }
     }
@@ -40,14 +47,17 @@ final class PersistGroupTests: RegionTestCase {
     func fence() throws(NVMError) { settle() }
     private func settle() {
       lock.withLock {
-        for (line, bytes) in flushed.removeValue(forKey: nvm_thread_slot()) ?? [:] { durable[line] = bytes }
+        for (line, version) in flushed.removeValue(forKey: nvm_thread_slot()) ?? [:]
+        where version.number > durable[line]?.number ?? 0 {
+          durable[line] = version
+        }
       }
     }
     /// Whether the word at this offset would survive a crash as it is now.
     func survives(_ offset: Int) -> Bool {
       lock.withLock {
         let line = offset / 64
-        guard let bytes = durable[line] else { return false }
+        guard let bytes = durable[line]?.bytes else { return false }
         return bytes[offset % 64..<offset % 64 + 8].elementsEqual(content(line)[offset % 64..<offset % 64 + 8])
       }
     }
@@ -72,9 +82,12 @@ final class PersistGroupTests: RegionTestCase {
       Thread { [self] in
         while true {
           work.wait()
-          guard let body else { return done.signal() }
-          do { try body() } catch { failure = error }
+          if let body {
+            do { try body() } catch { failure = error }
+          }
+          let isOver = body == nil
           done.signal()
+          if isOver { return }
         }
       }.start()
     }
@@ -289,7 +302,7 @@ final class PersistGroupTests: RegionTestCase {
     for (path, options) in everyMedium {
       let region = try PersistentRegion.create(at: path, size: 1 << 20, options: options)
       let group = region.makePersistGroup()
-      let place = Offset(65536)
+      let place = region.payloadStart
       try region.store(11, at: place, in: group)
       XCTAssertFalse(group.isPersisted, "\(region.media)")
       try group.wait()
