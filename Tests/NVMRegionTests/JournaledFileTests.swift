@@ -164,7 +164,7 @@ final class JournaledFileTests: RegionTestCase {
         let values = Set(words.map { again.load(Offset(rawValue: $0.offset)) })
         XCTAssertEqual(values.count, 1, "torn at sector \(sector)")
         seen.insert(values == [9])
-        if sector > 0 { XCTAssertEqual(again.load(start + 65536), values == [9] ? 9 : 7) }
+        if sector > 0 { XCTAssertEqual(again.load(start + 65536), 7) }
         again.abandon()
       }
       XCTAssertEqual(seen, [true, false])
@@ -219,18 +219,16 @@ final class JournaledFileTests: RegionTestCase {
     for i in 0..<20 { try region.storeDurable(UInt64(i + 1), at: at) }
     region.abandon()
     let whole = try bytes(of: path())
-    // 32 bytes of head, a record of one word, a padding.
+    // 32 bytes of head, 3 and 8 of a record of one word, a padding that is nobody's.
     let size = 48
-    for i in 0..<20 * size {
+    for i in stride(from: 0, to: 20 * size, by: 11) where i % size < 43 {
       var flipped = whole
       flipped[ring + i] ^= 1 << UInt8(i & 7)
       try put(flipped, at: path())
       if i < 19 * size {
-        // The padding is nobody's.
-        if i % size >= 44 { continue }
         assertThrows(.corrupt, path: path(), mentioning: "journal", "left as it was") { try reopen() }
         XCTAssertEqual(try bytes(of: path()), flipped)
-      } else if i % size < 44 {
+      } else {
         let again = try reopen()
         XCTAssertEqual(again.load(at), 19)
         again.abandon()

@@ -127,7 +127,7 @@ package final class JournaledFileMedium: RegionMedium, @unchecked Sendable {
     var left = (p - base &+ count &+ 7) &>> 3 &- place
     lock()
     while left > 0 {
-      let n = min(left, 8192)
+      let n = min(left, batchLimit &>> 4)
       guard makeRoom(n &* 8 &+ JournalLayout.recordHeader) else { break }
       tail.pointee.append(place, n, from: base + place &* 8)
       place &+= n
