@@ -186,7 +186,7 @@ extension PersistentRegion {
     return JournaledFileMedium(area, header, options: options)
   }
 
-  private static func check(_ result: Int32, _ path: String) throws(NVMError) {
+  static func check(_ result: Int32, _ path: String) throws(NVMError) {
     guard result < 0 else { return }
     throw NVMError(
       code: result == -ENOMEM ? .outOfMemory : .system,

@@ -28,8 +28,9 @@ final class Exploration<Structure, State: Equatable & Sendable> {
     checker = ImageChecker(scenario, options)
     report = CrashReport(scenario: scenario.name, model: options.model, seed: options.seed)
     generator = SeededGenerator(seed: options.seed)
+    let capacity = scenario.capacity + options.model.journalSize
     buffers = (0...max(0, options.recoveryDepth)).map { _ in
-      .allocate(byteCount: scenario.capacity + 4096, alignment: 4096)
+      .allocate(byteCount: capacity + 4096, alignment: 4096)
     }
   }
 
@@ -46,13 +47,17 @@ final class Exploration<Structure, State: Equatable & Sendable> {
     let start = scenario.exploresCreation ? 0 : run.trace.ready
     pointsLeft = 1 + trace.events[start...].count { $0.isFence || $0.kind == .acknowledge }
     walk(
-      trace, MediaState(model: options.model, image: nil, size: firstSize, capacity: scenario.capacity),
+      trace,
+      MediaState(
+        model: options.model, image: nil, size: scenario.firstSize + options.model.journalSize,
+        capacity: capacity),
       run.timeline, from: start, depth: 0)
     report.images = checker.images
     report.duplicates = checker.duplicates
   }
 
-  private var firstSize: Int { (scenario.regionSize + 4095) & ~4095 }
+  /// The most bytes that a file has.
+  private var capacity: Int { scenario.capacity + options.model.journalSize }
 
   private func noteFailures(_ run: Run) {
     for stray in run.strays.prefix(options.maximumViolations) {
@@ -210,7 +215,7 @@ final class Exploration<Structure, State: Equatable & Sendable> {
   private func crashRecovery(of image: UnsafeRawBufferPointer, _ allowed: Allowed, depth: Int) {
     Watchdog.shared.restart()
     let run = Run.recover(
-      scenario, image: image, outer: allowed.states, continues: options.continuationInterval > 0)
+      scenario, model: options.model, image: image, outer: allowed.states, continues: options.continuationInterval > 0)
     // Where nothing needs to open, there is no recovery to crash.
     if run.failure != nil, allowed.contains(nil) { return }
     noteFailures(run)
@@ -224,7 +229,7 @@ final class Exploration<Structure, State: Equatable & Sendable> {
     var trace = run.trace
     mutation?.apply(toRecovery: &trace)
     walk(
-      trace, MediaState(model: options.model, image: image, size: image.count, capacity: scenario.capacity),
+      trace, MediaState(model: options.model, image: image, size: image.count, capacity: capacity),
       run.timeline, from: 0, depth: depth)
   }
 

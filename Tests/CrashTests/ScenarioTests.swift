@@ -20,4 +20,5 @@ final class ScenarioTests: XCTestCase {
   func testCacheLineModel() { explore(.cacheLine) }
   func testAutomaticFlushModel() { explore(.automaticFlush) }
   func testInPlaceFileModel() { explore(.inPlaceFile) }
+  func testJournaledFileModel() { explore(.journaledFile) }
 }

@@ -87,6 +87,8 @@ package final class JournaledFileMedium: RegionMedium, @unchecked Sendable {
 
   package func attach(base: UnsafeMutableRawPointer, path: String) { self.base = base }
 
+  package func didGrow(to size: Int) { area.file.didGrow(to: size) }
+
   // MARK: The lock
 
   @inline(__always) func lock() { pthread_mutex_lock(mutex) }
