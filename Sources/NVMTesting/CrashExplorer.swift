@@ -53,6 +53,8 @@ public struct CrashExplorer: Sendable {
     watch(scenario.name, nil)
     defer { Watchdog.shared.stop() }
     let run = ScenarioRun.record(scenario, model: options.model, seed: options.seed)
+    // A sync takes a page as it is then: that it comes before a store changes nothing.
+    let kinds = options.model.isFile ? kinds.filter { $0 != .flushBeforeStore } : kinds
     var quick = options
     quick.exhaustiveLimit = min(options.exhaustiveLimit, 256)
     quick.randomImages = min(options.randomImages, 64)
