@@ -86,7 +86,8 @@ extension PersistentRegion {
         try check(file.read(UnsafeMutableRawBufferPointer(start: space.base, count: count), at: 0), name)
       }
       let medium = try beginJournal(
-        JournalArea(file, superblock, path: name), incarnation: superblock.incarnation, options)
+        JournalArea(file, superblock, path: name), incarnation: superblock.incarnation, capacity: space.size,
+        options)
       region = PersistentRegion(
         path: name, media: .journaledFile, isReadOnly: false,
         wasCleanlyClosed: journalSize != nil || superblock.isClean, space: space, mapped: count,

@@ -104,6 +104,8 @@ package final class SimulatedMedium: RegionMedium, JournalFile, @unchecked Senda
   static var journal: JournaledFileMedium.Options {
     var options = JournaledFileMedium.Options()
     options.checkpointsInBackground = false
+    // Its memory has no file behind it that could stand for a page.
+    options.privatePages = .max
     return options
   }
 

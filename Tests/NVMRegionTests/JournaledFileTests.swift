@@ -299,6 +299,44 @@ final class JournaledFileTests: RegionTestCase {
     try again.close()
   }
 
+  // MARK: Memory
+
+  /// Pages go back to the system while threads store, flush and read; nobody ever sees another word than the last one
+  /// stored, flushed or not.
+  func testPagesAreGivenBackUnderWriters() throws {
+    var options = RegionOptions(media: .journaledFile)
+    options.journalSize = 256 << 10
+    options.journal.privatePages = 64
+    let pages = 2048
+    let region = try makeRegion(options, size: (pages + 16) * 4096)
+    // What is never flushed stays in memory.
+    for page in stride(from: 0, to: pages, by: 100) {
+      region.store(77, at: region.payloadStart + page * 4096 + 4088)
+    }
+    let threads = 4
+    onThreads(threads) { thread in
+      var random = SystemRandomNumberGenerator()
+      var mine: [Int: UInt64] = [:]
+      for round in 1...6000 {
+        let at = (Int.random(in: 0..<pages, using: &random) * 64 + Int.random(in: 0..<8, using: &random)) * 64
+          + thread * 8
+        if let known = mine[at] { XCTAssertEqual(region.load(region.payloadStart + at), known) }
+        region.store(UInt64(round), at: region.payloadStart + at)
+        mine[at] = UInt64(round)
+        region.flush(region.payloadStart + at, count: 8)
+        if round % 100 == 0 { do throws(NVMError) { try region.fence() } catch { XCTFail("\(error)") } }
+      }
+      for (at, value) in mine { XCTAssertEqual(region.load(region.payloadStart + at), value) }
+    }
+    try region.fence()
+    try region.journal!.checkpointNow()
+    XCTAssertLessThanOrEqual(region.journal!.privatePageCount, 64 + 8)
+    for page in stride(from: 0, to: pages, by: 100) {
+      XCTAssertEqual(region.load(region.payloadStart + page * 4096 + 4088), 77)
+    }
+    try region.close()
+  }
+
   // MARK: Failure
 
   /// A failed sync is final, for every thread and every later call; what was acknowledged before is there.
