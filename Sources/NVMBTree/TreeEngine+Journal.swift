@@ -21,6 +21,14 @@ extension TreeEngine {
     if journal != nil { try awaitPosition(node) }
   }
 
+  /// Lets the updates of this thread go on without waiting for the disk. False where they do not wait for one.
+  @usableFromInline func beginDeferral() -> Bool { region.beginDeferral() }
+  /// Waits for all that was deferred.
+  @usableFromInline func endDeferral() throws(NVMError) {
+    region.endDeferral()
+    try region.acknowledge()
+  }
+
   @inline(never) private func awaitPosition(_ node: UInt32) throws(NVMError) {
     guard let journal, !options.readsAhead else { return }
     let position = nvm_load_relaxed(space.positionWord(node))

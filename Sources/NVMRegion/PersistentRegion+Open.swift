@@ -127,7 +127,7 @@ extension PersistentRegion {
           medium = try beginJournal(
             JournalArea(SystemJournalFile(fd), superblock, path: path),
             incarnation: superblock.incarnation + 1,
-            options.journal)
+            capacity: space.size, options.journal)
         } else if media == .inPlaceFile {
           // Small pages in the page cache: a sync writes the whole folio that a page belongs to.
           nvm_advise_small_pages(fd, 0, superblock.size)
@@ -185,15 +185,15 @@ extension PersistentRegion {
 
   /// Empties a journal, whose content is home, for a new opening.
   static func beginJournal(
-    _ area: JournalArea, incarnation: UInt64, _ options: JournaledFileMedium.Options
+    _ area: JournalArea, incarnation: UInt64, capacity: Int, _ options: JournaledFileMedium.Options
   ) throws(NVMError) -> JournaledFileMedium {
     var header = JournalHeader(incarnation: incarnation, uuid: area.uuid)
     if let old = try area.readHeader().header { header.sequence = old.sequence }
     try area.write(&header)
-    return JournaledFileMedium(area, header, options: options)
+    return JournaledFileMedium(area, header, capacity: capacity, options: options)
   }
 
-  private static func check(_ result: Int32, _ path: String) throws(NVMError) {
+  static func check(_ result: Int32, _ path: String) throws(NVMError) {
     guard result < 0 else { return }
     throw NVMError(
       code: result == -ENOMEM ? .outOfMemory : .system,

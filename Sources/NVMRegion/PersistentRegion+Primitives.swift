@@ -236,6 +236,16 @@ extension PersistentRegion {
   }
   @usableFromInline @inline(never)
   func mediatedFlush(_ p: UnsafeMutableRawPointer, _ count: Int) { medium!.flush(p, count: count) }
+  /// Begins a span in which this thread's acknowledgements wait for nothing; ``acknowledge()`` after its end waits for
+  /// all of them. Of an *atomic* one everything that the thread flushes meanwhile is one atomic step, as far as
+  /// ``deferralCapacity`` goes. Spans nest, atomic ones do not. False, and no span, where the medium has no journal.
+  package func beginDeferral(isAtomic: Bool = false) -> Bool {
+    journal?.beginDeferral(isAtomic: isAtomic) ?? false
+  }
+  package func endDeferral(isAtomic: Bool = false) { journal?.endDeferral(isAtomic: isAtomic) }
+  /// Bytes that an atomic deferral may flush; 0 where there is none.
+  package var deferralCapacity: Int { journal?.sectionLimit ?? 0 }
+
   /// Waits until everything that the journal holds before `position` survives a crash. While this thread defers its
   /// acknowledgements, that waits for the last of them.
   package func awaitDurable(_ position: UInt64) throws(NVMError) {

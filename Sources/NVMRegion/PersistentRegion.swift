@@ -199,7 +199,11 @@ public final class PersistentRegion: @unchecked Sendable {
   }
 
   /// Remembers the first failure of the medium; from then on every call throws.
-  package func poison(_ error: NVMError) { state.withLock { poison(&$0, error) } }
+  package func poison(_ error: NVMError) {
+    // Nothing more gets into the journal, an open atomic step included.
+    journal?.poison(error)
+    state.withLock { poison(&$0, error) }
+  }
 
   func poison(_ state: inout State, _ error: NVMError) {
     if state.failure == nil { state.failure = error }

@@ -42,4 +42,14 @@ final class MutationTests: XCTestCase {
       }
     }
   #endif
+
+  /// The same for the writes and syncs of the journal itself.
+  func testEachMissingSyncOfTheJournalIsNoticed() {
+    var gate = MutationGate()
+    for scenario in Registry.all(seed: 1) where scenario.name == "region-laps" {
+      gate.add(scenario.mutate(CrashOptions(model: .journaledFile), false, gate.killed))
+    }
+    XCTAssertGreaterThan(gate.met.count, 8)
+    for (mutation, _, _) in gate.survivors { XCTFail("nobody notices when the code runs \(mutation)") }
+  }
 }

@@ -164,7 +164,7 @@ final class JournaledFileTests: RegionTestCase {
         let values = Set(words.map { again.load(Offset(rawValue: $0.offset)) })
         XCTAssertEqual(values.count, 1, "torn at sector \(sector)")
         seen.insert(values == [9])
-        if sector > 0 { XCTAssertEqual(again.load(start + 65536), values == [9] ? 9 : 7) }
+        if sector > 0 { XCTAssertEqual(again.load(start + 65536), 7) }
         again.abandon()
       }
       XCTAssertEqual(seen, [true, false])
@@ -219,18 +219,16 @@ final class JournaledFileTests: RegionTestCase {
     for i in 0..<20 { try region.storeDurable(UInt64(i + 1), at: at) }
     region.abandon()
     let whole = try bytes(of: path())
-    // 32 bytes of head, a record of one word, a padding.
+    // 32 bytes of head, 3 and 8 of a record of one word, a padding that is nobody's.
     let size = 48
-    for i in 0..<20 * size {
+    for i in stride(from: 0, to: 20 * size, by: 11) where i % size < 43 {
       var flipped = whole
       flipped[ring + i] ^= 1 << UInt8(i & 7)
       try put(flipped, at: path())
       if i < 19 * size {
-        // The padding is nobody's.
-        if i % size >= 44 { continue }
         assertThrows(.corrupt, path: path(), mentioning: "journal", "left as it was") { try reopen() }
         XCTAssertEqual(try bytes(of: path()), flipped)
-      } else if i % size < 44 {
+      } else {
         let again = try reopen()
         XCTAssertEqual(again.load(at), 19)
         again.abandon()
@@ -299,6 +297,44 @@ final class JournaledFileTests: RegionTestCase {
     let again = try reopen()
     for thread in 0..<count { XCTAssertEqual(again.load(again.payloadStart + thread * 64), UInt64(thread + 1)) }
     try again.close()
+  }
+
+  // MARK: Memory
+
+  /// Pages go back to the system while threads store, flush and read; nobody ever sees another word than the last one
+  /// stored, flushed or not.
+  func testPagesAreGivenBackUnderWriters() throws {
+    var options = RegionOptions(media: .journaledFile)
+    options.journalSize = 256 << 10
+    options.journal.privatePages = 64
+    let pages = 2048
+    let region = try makeRegion(options, size: (pages + 16) * 4096)
+    // What is never flushed stays in memory.
+    for page in stride(from: 0, to: pages, by: 100) {
+      region.store(77, at: region.payloadStart + page * 4096 + 4088)
+    }
+    let threads = 4
+    onThreads(threads) { thread in
+      var random = SystemRandomNumberGenerator()
+      var mine: [Int: UInt64] = [:]
+      for round in 1...6000 {
+        let at = (Int.random(in: 0..<pages, using: &random) * 64 + Int.random(in: 0..<8, using: &random)) * 64
+          + thread * 8
+        if let known = mine[at] { XCTAssertEqual(region.load(region.payloadStart + at), known) }
+        region.store(UInt64(round), at: region.payloadStart + at)
+        mine[at] = UInt64(round)
+        region.flush(region.payloadStart + at, count: 8)
+        if round % 100 == 0 { do throws(NVMError) { try region.fence() } catch { XCTFail("\(error)") } }
+      }
+      for (at, value) in mine { XCTAssertEqual(region.load(region.payloadStart + at), value) }
+    }
+    try region.fence()
+    try region.journal!.checkpointNow()
+    XCTAssertLessThanOrEqual(region.journal!.privatePageCount, 64 + 8)
+    for page in stride(from: 0, to: pages, by: 100) {
+      XCTAssertEqual(region.load(region.payloadStart + page * 4096 + 4088), 77)
+    }
+    try region.close()
   }
 
   // MARK: Failure

@@ -59,6 +59,8 @@ __attribute__((no_sanitize("thread"))) static inline void nvm_capture_words(void
     __builtin_memcpy(q + 8 * i, &w, 8);
   }
 }
+// Keeps the compiler from moving accesses across; the other half is nvm_barrier_of_all_threads.
+static inline void nvm_compiler_fence(void) { __atomic_signal_fence(__ATOMIC_SEQ_CST); }
 static inline void nvm_acquire_fence(void) { __atomic_thread_fence(__ATOMIC_ACQUIRE); }
 static inline void nvm_seqcst_fence(void) { __atomic_thread_fence(__ATOMIC_SEQ_CST); }
 

@@ -14,6 +14,8 @@ package protocol JournalFile: AnyObject, Sendable {
   func startWriting(at offset: Int, count: Int)
   /// Makes durable all that was written.
   func sync() -> Int32
+  /// The file now has `size` bytes.
+  func didGrow(to size: Int)
 }
 
 /// A file of the system. Does not own the descriptor.
@@ -33,4 +35,5 @@ final class SystemJournalFile: JournalFile {
   }
   func startWriting(at offset: Int, count: Int) { nvm_start_writing(fd, UInt64(offset), UInt64(count)) }
   func sync() -> Int32 { SystemCall.syncData(fd) }
+  func didGrow(to size: Int) {}
 }

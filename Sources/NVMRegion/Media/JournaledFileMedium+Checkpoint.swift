@@ -85,6 +85,9 @@ extension JournaledFileMedium {
     } catch {
       failure = error
     }
+    if failure == nil {
+      privatePages?.giveBack(base, size: Int(nvm_load_acquire(size)), home: to, file: area.file)
+    }
     lock()
     t.pointee.isCheckpointing = false
     if let failure { fail(failure) } else { t.pointee.header = header }

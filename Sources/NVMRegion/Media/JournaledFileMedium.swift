@@ -16,8 +16,9 @@ package final class JournaledFileMedium: RegionMedium, @unchecked Sendable {
   package struct Options: Sendable {
     /// Checkpoints in a thread of its own; else by whoever finds the journal half full.
     package var checkpointsInBackground = true
-    /// Pages of changed memory from which on they are given back to the system.
-    package var privatePages = 1 << 62
+    /// Pages of changed memory from which on they are given back to the system; `nil`: a quarter of the memory that
+    /// the process may have.
+    package var privatePages: Int?
     package init() {}
   }
 
@@ -36,15 +37,19 @@ package final class JournaledFileMedium: RegionMedium, @unchecked Sendable {
   /// There is work for the thread.
   let work: UnsafeMutablePointer<pthread_cond_t>
   let tail: UnsafeMutablePointer<JournalTail>
-  /// Word 0: the durable position.
+  /// Word 0: the durable position, word 1: bytes of the region.
   private let words: UnsafeMutableRawPointer
+  var size: UnsafeMutableRawPointer { words + 8 }
   /// A line for each thread slot: 0 the ticket of its last append, 8 depth of its deferrals.
   private let slots: UnsafeMutableRawPointer
   @exclusivity(unchecked) var thread: pthread_t?
+  let privatePages: PrivatePages?
 
   /// A medium over a journal whose header, just written, is `header`: nothing stands in it.
-  init(_ area: JournalArea, _ header: JournalHeader, options: Options) {
+  /// - Parameter capacity: bytes that the region may grow to.
+  init(_ area: JournalArea, _ header: JournalHeader, capacity: Int, options: Options) {
     self.area = area
+    privatePages = PrivatePages(capacity: capacity, limit: options.privatePages)
     self.options = options
     key = BatchHeader.key(area.uuid, header.incarnation)
     batchLimit = min(4 << 20, area.ringSize / 4)
@@ -62,6 +67,7 @@ package final class JournaledFileMedium: RegionMedium, @unchecked Sendable {
     words = .allocate(byteCount: 64, alignment: 64)
     words.initializeMemory(as: UInt8.self, repeating: 0, count: 64)
     nvm_store_release(words, header.start)
+    nvm_store_release(words + 8, UInt64(area.words.upperBound) * 8)
     let size = Int(NVM_THREAD_SLOTS) * 64
     slots = .allocate(byteCount: size, alignment: 64)
     slots.initializeMemory(as: UInt8.self, repeating: 0, count: size)
@@ -88,6 +94,13 @@ package final class JournaledFileMedium: RegionMedium, @unchecked Sendable {
 
   package func attach(base: UnsafeMutableRawPointer, path: String) { self.base = base }
 
+  package func didGrow(to size: Int) {
+    nvm_store_release(self.size, UInt64(size))
+    area.file.didGrow(to: size)
+  }
+  /// Pages of memory that the file's own cannot stand for. Approximate while others are at work.
+  package var privatePageCount: Int { privatePages?.privateCount ?? 0 }
+
   // MARK: The lock
 
   @inline(__always) func lock() { pthread_mutex_lock(mutex) }
@@ -103,20 +116,29 @@ package final class JournaledFileMedium: RegionMedium, @unchecked Sendable {
 
   // MARK: Stores
 
-  package func store(_ word: UInt64, at p: UnsafeMutableRawPointer) { nvm_store_release(p, word) }
+  package func store(_ word: UInt64, at p: UnsafeMutableRawPointer) {
+    let token = privatePages?.enter(p - base, 8)
+    nvm_store_release(p, word)
+    if let token { privatePages?.leave(token) }
+  }
   package func storeNontemporal(_ word: UInt64, at p: UnsafeMutableRawPointer) {
     store(word, at: p)
     flush(p, count: 8)
   }
   package func write(_ source: UnsafeRawBufferPointer, at p: UnsafeMutableRawPointer) {
-    if let from = source.baseAddress { p.copyMemory(from: from, byteCount: source.count) }
+    guard let from = source.baseAddress else { return }
+    let token = privatePages?.enter(p - base, source.count)
+    p.copyMemory(from: from, byteCount: source.count)
+    if let token { privatePages?.leave(token) }
   }
   package func writeNontemporal(_ source: UnsafeRawBufferPointer, at p: UnsafeMutableRawPointer) {
     write(source, at: p)
     flush(p, count: source.count)
   }
   package func fill(_ byte: UInt8, count: Int, at p: UnsafeMutableRawPointer) {
+    let token = privatePages?.enter(p - base, count)
     memset(p, Int32(byte), count)
+    if let token { privatePages?.leave(token) }
   }
 
   // MARK: Appending
@@ -130,9 +152,10 @@ package final class JournaledFileMedium: RegionMedium, @unchecked Sendable {
     var left = (p - base &+ count &+ 7) &>> 3 &- place
     lock()
     while left > 0 {
-      let n = min(left, 8192)
+      let n = min(left, batchLimit &>> 4)
       guard makeRoom(n &* 8 &+ JournalLayout.recordHeader) else { break }
       tail.pointee.append(place, n, from: base + place &* 8)
+      privatePages?.note(place, n, tail.pointee.ticket)
       place &+= n
       left &-= n
     }
@@ -151,6 +174,7 @@ package final class JournaledFileMedium: RegionMedium, @unchecked Sendable {
         tail.pointee.append(first &+ i, n, from: p + i &* 8)
         rest &= ~(((1 &<< UInt32(n)) &- 1) &<< UInt32(i))
       }
+      privatePages?.note(first, 8, tail.pointee.ticket)
     }
     nvm_store_relaxed(slot, tail.pointee.ticket)
     unlock()
@@ -166,6 +190,7 @@ package final class JournaledFileMedium: RegionMedium, @unchecked Sendable {
         let p = base + Int(word.offset)
         store(word.value, at: p)
         tail.pointee.append(Int(word.offset) / 8, 1, from: p)
+        privatePages?.note(Int(word.offset) / 8, 1, tail.pointee.ticket)
       }
     }
     nvm_store_relaxed(slot, tail.pointee.ticket)
@@ -287,7 +312,10 @@ package final class JournaledFileMedium: RegionMedium, @unchecked Sendable {
     }
     t.pointee.isLed = false
     wakeAll()
-    if Int(t.pointee.durable &- t.pointee.header.start) > area.ringSize / 2 { wantCheckpoint() }
+    let waiting = Int(t.pointee.durable &- t.pointee.header.start)
+    if waiting > area.ringSize / 2 || waiting > area.ringSize / 16 && privatePages?.isOverLimit == true {
+      wantCheckpoint()
+    }
   }
 
   // MARK: Deferral
