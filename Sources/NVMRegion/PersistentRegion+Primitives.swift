@@ -142,12 +142,13 @@ extension PersistentRegion {
   ///   `.poisoned`.
   @inlinable @inline(__always)
   public func order() throws(NVMError) {
-    counterTable.add(1, .orders)
     switch mode {
     case .mediated: try mediatedOrder()
     case .journaled: break
     default: nvm_store_fence()
     }
+    // Counted when it is over: persist groups go by it.
+    counterTable.add(1, .orders)
     if nvm_load_relaxed(control.status) != 0 { throw unusableError() }
   }
 
@@ -158,8 +159,8 @@ extension PersistentRegion {
   ///   `.poisoned`.
   @inlinable @inline(__always)
   public func fence() throws(NVMError) {
-    counterTable.add(1, .fences)
     if isMediated { try mediatedFence() } else { nvm_store_fence() }
+    counterTable.add(1, .fences)
     if nvm_load_relaxed(control.status) != 0 { throw unusableError() }
   }
 

@@ -33,7 +33,7 @@ extension PersistentRegion {
   }
 
   func fenceUnderStateLock() throws(NVMError) {
-    counterTable.add(1, .fences)
     if let medium { try medium.fence() } else { nvm_store_fence() }
+    counterTable.add(1, .fences)
   }
 }

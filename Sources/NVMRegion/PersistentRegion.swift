@@ -54,6 +54,7 @@ public final class PersistentRegion: @unchecked Sendable {
   let medium: (any RegionMedium)?
   /// Where protection is on.
   let pages: PageGuard?
+  let groups = GroupRegistry()
   /// The medium, where it is a journal.
   package let journal: JournaledFileMedium?
   let space: AddressSpace
