@@ -99,7 +99,9 @@ final class TreeSpace: @unchecked Sendable {
   @inline(__always) func lockWord(_ leaf: UInt32) -> UnsafeMutableRawPointer { locks + Int(leaf) &* 8 }
 
   /// On a journal, the position before which the leaf's last change lies.
-  @inline(__always) func positionWord(_ leaf: UInt32) -> UnsafeMutableRawPointer { positions + Int(leaf) &* 8 }
+  @inline(__always) func positionWord(_ leaf: UInt32) -> UnsafeMutableRawPointer {
+    positions + Int(leaf) &* 8
+  }
 
   @inline(__always) func inner(_ node: UInt32) -> InnerNode {
     InnerNode(base: nodes + Int(node) &* InnerNode.size, tails: tails + Int(node) &* InnerNode.size)

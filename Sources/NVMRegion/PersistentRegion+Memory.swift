@@ -63,12 +63,14 @@ extension PersistentRegion {
     var copy = 1
     if let journalSize {
       superblock = Superblock(
-        uuid: uuid, size: UInt64(size + journalSize), payload: UInt64(SuperblockLayout.headerSize + journalSize),
+        uuid: uuid, size: UInt64(size + journalSize),
+        payload: UInt64(SuperblockLayout.headerSize + journalSize),
         media: RegionMedia.journaledFile.rawValue, incarnation: 1)
       superblock.journalOffset = UInt64(SuperblockLayout.headerSize)
       superblock.journalSize = UInt64(journalSize)
     } else {
-      let header = UnsafeMutableRawBufferPointer.allocate(byteCount: SuperblockLayout.headerSize, alignment: 8)
+      let header = UnsafeMutableRawBufferPointer.allocate(
+        byteCount: SuperblockLayout.headerSize, alignment: 8)
       defer { header.deallocate() }
       try check(file.read(header, at: 0), name)
       (superblock, copy) = try Superblock.choose(UnsafeRawBufferPointer(header), path: name)
@@ -91,7 +93,8 @@ extension PersistentRegion {
       region = PersistentRegion(
         path: name, media: .journaledFile, isReadOnly: false,
         wasCleanlyClosed: journalSize != nil || superblock.isClean, space: space, mapped: count,
-        maximumSize: max(maximumSize, count), superblock: superblock, newestCopy: copy, fd: -1, medium: medium)
+        maximumSize: max(maximumSize, count), superblock: superblock, newestCopy: copy, fd: -1, medium: medium
+      )
     } catch {
       space.release()
       throw error

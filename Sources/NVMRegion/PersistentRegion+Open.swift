@@ -117,13 +117,15 @@ extension PersistentRegion {
         media = RegionMedia(rawValue: superblock.media) ?? .inPlaceFile
         try check(SystemCall.map(space.base, count, flags: MAP_PRIVATE | MAP_NORESERVE, fd, 0), path)
         if superblock.isJournalInUse {
-          try JournalRecovery(JournalArea(SystemJournalFile(fd), superblock, path: path)).apply(to: space.base)
+          try JournalRecovery(JournalArea(SystemJournalFile(fd), superblock, path: path)).apply(
+            to: space.base)
         }
       } else {
         media = try mapWritable(space.base, count, fd, superblock, path: path, choice: options.media)
         if media == .journaledFile {
           medium = try beginJournal(
-            JournalArea(SystemJournalFile(fd), superblock, path: path), incarnation: superblock.incarnation + 1,
+            JournalArea(SystemJournalFile(fd), superblock, path: path),
+            incarnation: superblock.incarnation + 1,
             capacity: space.size, options.journal)
         } else if media == .inPlaceFile {
           // Small pages in the page cache: a sync writes the whole folio that a page belongs to.
@@ -165,7 +167,8 @@ extension PersistentRegion {
     guard media != .journaledFile || superblock.hasJournal else {
       throw NVMError(
         code: .unsupported,
-        message: "The file was made without a journal. Open it as an in-place file, or copy its content into a "
+        message:
+          "The file was made without a journal. Open it as an in-place file, or copy its content into a "
           + "new one.", path: path)
     }
     let flags = media == .journaledFile ? MAP_PRIVATE | MAP_NORESERVE : MAP_SHARED

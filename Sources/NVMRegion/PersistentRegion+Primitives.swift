@@ -237,7 +237,9 @@ extension PersistentRegion {
   /// Begins a span in which this thread's acknowledgements wait for nothing; ``acknowledge()`` after its end waits for
   /// all of them. Of an *atomic* one everything that the thread flushes meanwhile is one atomic step, as far as
   /// ``deferralCapacity`` goes. Spans nest, atomic ones do not. False, and no span, where the medium has no journal.
-  package func beginDeferral(isAtomic: Bool = false) -> Bool { journal?.beginDeferral(isAtomic: isAtomic) ?? false }
+  package func beginDeferral(isAtomic: Bool = false) -> Bool {
+    journal?.beginDeferral(isAtomic: isAtomic) ?? false
+  }
   package func endDeferral(isAtomic: Bool = false) { journal?.endDeferral(isAtomic: isAtomic) }
   /// Bytes that an atomic deferral may flush; 0 where there is none.
   package var deferralCapacity: Int { journal?.sectionLimit ?? 0 }

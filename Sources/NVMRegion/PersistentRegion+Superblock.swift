@@ -20,7 +20,9 @@ extension PersistentRegion {
   func writeSuperblock(_ superblock: Superblock, copy: Int) throws(NVMError) {
     let at = Offset(copy * SuperblockLayout.copyStride)
     let bytes = superblock.encoded()
-    if let medium, try bytes.span.withUnsafeBytes({ (b) throws(NVMError) in try medium.writeHeader(b, at: at.bytes) }) {
+    if let medium,
+      try bytes.span.withUnsafeBytes({ (b) throws(NVMError) in try medium.writeHeader(b, at: at.bytes) })
+    {
       counterTable.add(1, .fences)
       return
     }

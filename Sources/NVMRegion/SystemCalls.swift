@@ -5,7 +5,8 @@ import Synchronization
 
 /// Every system call of the package goes through here, so that tests can make the n-th one fail.
 package enum SystemCall: String, CaseIterable, Sendable {
-  case open, lock, allocate, map, sync, msync, link, stat, read, write, truncate, reserve, directorySync, dataSync
+  case open, lock, allocate, map, sync, msync, link, stat, read, write, truncate, reserve, directorySync,
+    dataSync
 
   /// A planned failure: the `skip`-th following call of a kind (all kinds where `nil`) returns `errno`.
   package struct Fault: Sendable {

@@ -215,7 +215,8 @@ final class Exploration<Structure, State: Equatable & Sendable> {
   private func crashRecovery(of image: UnsafeRawBufferPointer, _ allowed: Allowed, depth: Int) {
     Watchdog.shared.restart()
     let run = Run.recover(
-      scenario, model: options.model, image: image, outer: allowed.states, continues: options.continuationInterval > 0)
+      scenario, model: options.model, image: image, outer: allowed.states,
+      continues: options.continuationInterval > 0)
     // Where nothing needs to open, there is no recovery to crash.
     if run.failure != nil, allowed.contains(nil) { return }
     noteFailures(run)

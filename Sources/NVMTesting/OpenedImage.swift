@@ -69,7 +69,8 @@ private final class DirectFile: JournalFile, @unchecked Sendable {
   func sync() -> Int32 { 0 }
   func didGrow(to new: Int) {
     // New space reads as zero.
-    UnsafeMutableRawBufferPointer(rebasing: bytes[min(size, new)..<new]).initializeMemory(as: UInt8.self, repeating: 0)
+    UnsafeMutableRawBufferPointer(rebasing: bytes[min(size, new)..<new]).initializeMemory(
+      as: UInt8.self, repeating: 0)
     size = new
   }
 }

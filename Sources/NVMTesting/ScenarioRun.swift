@@ -18,7 +18,8 @@ struct ScenarioRun<Structure, State: Equatable & Sendable> {
   static func record(_ scenario: Scenario, model: CrashModel, seed: UInt64) -> ScenarioRun {
     let threaded = scenario.threads.count > 1
     let medium = SimulatedMedium(
-      image: nil, size: scenario.firstSize + model.journalSize, capacity: scenario.capacity + model.journalSize,
+      image: nil, size: scenario.firstSize + model.journalSize,
+      capacity: scenario.capacity + model.journalSize,
       model: model, capturesSites: true,
       pauses: threaded ? SeededGenerator(seed: seed) : nil)
     var recorder = Recorder(scenario: scenario, medium: medium)

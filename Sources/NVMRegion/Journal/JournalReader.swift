@@ -77,7 +77,8 @@ final class JournalReader {
       if word == at, try batch(at) != nil {
         throw NVMError(
           code: .corrupt,
-          message: "The journal is damaged in the middle, so changes that were acknowledged cannot be carried out. "
+          message:
+            "The journal is damaged in the middle, so changes that were acknowledged cannot be carried out. "
             + "Restore the file from a backup; it was left as it was.", path: area.path,
           offset: UInt64(area.offset))
       }

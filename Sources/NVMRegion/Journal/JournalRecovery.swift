@@ -11,7 +11,8 @@ struct JournalRecovery {
     guard let header = try area.readHeader().header else {
       throw NVMError(
         code: .corrupt,
-        message: "Both copies of the journal's header are damaged, so changes that were acknowledged cannot be "
+        message:
+          "Both copies of the journal's header are damaged, so changes that were acknowledged cannot be "
           + "carried out. Restore the file from a backup; it was left as it was.", path: area.path,
         offset: UInt64(area.offset))
     }
@@ -41,7 +42,8 @@ struct JournalRecovery {
   private func damaged() -> NVMError {
     NVMError(
       code: .corrupt,
-      message: "The journal names places that the file does not have. Restore the file from a backup; it was left "
+      message:
+        "The journal names places that the file does not have. Restore the file from a backup; it was left "
         + "as it was.", path: area.path, offset: UInt64(area.offset))
   }
 

@@ -163,7 +163,8 @@ final class PrivatePages: @unchecked Sendable {
   }
 
   private func drop(
-    _ pages: Range<Int>, _ base: UnsafeMutableRawPointer, _ bytes: UnsafeMutableRawBufferPointer, _ home: UInt64
+    _ pages: Range<Int>, _ base: UnsafeMutableRawPointer, _ bytes: UnsafeMutableRawBufferPointer,
+    _ home: UInt64
   ) {
     nvm_store_seqcst(words, UInt64(pages.lowerBound + 1))
     defer { nvm_store_release(words, 0) }

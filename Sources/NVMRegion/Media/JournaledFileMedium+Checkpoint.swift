@@ -114,7 +114,8 @@ extension JournaledFileMedium {
     guard reader.position == to else {
       throw NVMError(
         code: .ioFailure,
-        message: "The journal does not read as it was written, so the disk cannot be trusted. Close the file, see to "
+        message:
+          "The journal does not read as it was written, so the disk cannot be trusted. Close the file, see to "
           + "the disk and open it again.", path: area.path, offset: UInt64(area.offset))
     }
     try write(&pages)

@@ -59,7 +59,8 @@ package final class JournaledFileMedium: RegionMedium, @unchecked Sendable {
     changed.initialize(to: pthread_cond_t())
     work = .allocate(capacity: 1)
     work.initialize(to: pthread_cond_t())
-    let result = pthread_mutex_init(mutex, nil) | pthread_cond_init(changed, nil) | pthread_cond_init(work, nil)
+    let result =
+      pthread_mutex_init(mutex, nil) | pthread_cond_init(changed, nil) | pthread_cond_init(work, nil)
     precondition(result == 0)
     tail = .allocate(capacity: 1)
     tail.initialize(to: JournalTail(header))
@@ -205,7 +206,8 @@ package final class JournaledFileMedium: RegionMedium, @unchecked Sendable {
   private func makeRoom(_ bytes: Int) -> Bool {
     let t = tail
     let count = t.pointee.count &+ bytes
-    if count &+ 4096 <= t.pointee.capacity, count <= batchLimit, t.pointee.failure == nil, !t.pointee.isClosed,
+    if count &+ 4096 <= t.pointee.capacity, count <= batchLimit, t.pointee.failure == nil,
+      !t.pointee.isClosed,
       hasRing(bytes)
     {
       return true
