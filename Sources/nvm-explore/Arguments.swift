@@ -47,7 +47,8 @@ struct Arguments {
       case "--model":
         let name = try Self.value(word, &rest)
         guard let model = CrashModel(rawValue: name) else {
-          throw Problem(text: "There is no model “\(name)”. Models are cacheline, autoflush, inplace and journaled.")
+          throw Problem(
+            text: "There is no model “\(name)”. Models are cacheline, autoflush, inplace and journaled.")
         }
         models.append(model)
       case "--mutants": mutants = true

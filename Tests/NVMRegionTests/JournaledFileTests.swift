@@ -158,7 +158,8 @@ final class JournaledFileTests: RegionTestCase {
       for sector in 0..<32 {
         var torn = whole
         let cut = ring + 512 * sector
-        torn.replaceSubrange(cut..<ring + (32 << 10), with: repeatElement(0xA5, count: ring + (32 << 10) - cut))
+        torn.replaceSubrange(
+          cut..<ring + (32 << 10), with: repeatElement(0xA5, count: ring + (32 << 10) - cut))
         try put(torn, at: path())
         let again = try reopen(options)
         let values = Set(words.map { again.load(Offset(rawValue: $0.offset)) })
@@ -290,12 +291,16 @@ final class JournaledFileTests: RegionTestCase {
       _ = nvm_thread_slot()
       barrier.wait()
       let at = region.payloadStart + thread * 64
-      do throws(NVMError) { try region.storeDurable(UInt64(thread + 1), at: at) } catch { XCTFail("\(error)") }
+      do throws(NVMError) { try region.storeDurable(UInt64(thread + 1), at: at) } catch {
+        XCTFail("\(error)")
+      }
       barrier.wait()
     }
     region.abandon()
     let again = try reopen()
-    for thread in 0..<count { XCTAssertEqual(again.load(again.payloadStart + thread * 64), UInt64(thread + 1)) }
+    for thread in 0..<count {
+      XCTAssertEqual(again.load(again.payloadStart + thread * 64), UInt64(thread + 1))
+    }
     try again.close()
   }
 
@@ -318,7 +323,8 @@ final class JournaledFileTests: RegionTestCase {
       var random = SystemRandomNumberGenerator()
       var mine: [Int: UInt64] = [:]
       for round in 1...6000 {
-        let at = (Int.random(in: 0..<pages, using: &random) * 64 + Int.random(in: 0..<8, using: &random)) * 64
+        let at =
+          (Int.random(in: 0..<pages, using: &random) * 64 + Int.random(in: 0..<8, using: &random)) * 64
           + thread * 8
         if let known = mine[at] { XCTAssertEqual(region.load(region.payloadStart + at), known) }
         region.store(UInt64(round), at: region.payloadStart + at)
@@ -378,7 +384,9 @@ final class JournaledFileTests: RegionTestCase {
             XCTAssertEqual(error.code, .ioFailure)
           }
         }
-        if hit { assertThrows(.ioFailure, path: path()) { try region.storeDurable(1, at: region.payloadStart) } }
+        if hit {
+          assertThrows(.ioFailure, path: path()) { try region.storeDurable(1, at: region.payloadStart) }
+        }
         region.abandon()
         let again = try reopen()
         for i in 0..<300 {
