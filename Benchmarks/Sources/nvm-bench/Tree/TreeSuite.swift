@@ -101,11 +101,13 @@ struct TreeRound {
     if wants("insert in batches") { fresh += steady }
     ycsb(all, &random, &fresh)
     latency(all, present, &fresh)
+    if let tree = all[0] as? OurTree { threads(tree, present, &fresh) }
 
     // Distinct keys that are there, in random order.
     let doomed = (0..<steady).map { space.key($0 * (n / steady)) }.shuffled(using: &random)
     workload("delete", all, doomed, op: BENCH_DELETE)
     sequential()
+    texts()
   }
 
   private func ycsb(_ all: [any TreeContestant], _ random: inout Random, _ fresh: inout Int) {
@@ -135,10 +137,10 @@ struct TreeRound {
     }
   }
 
-  private func wants(_ name: String) -> Bool { options.wants(workload: name) }
+  func wants(_ name: String) -> Bool { options.wants(workload: name) }
 
-  private func key(_ workload: String, n: Int? = nil) -> Results.Key {
-    Results.Key(suite: "tree", workload: workload, media: options.mediaName, threads: 1, n: n ?? self.n)
+  func key(_ workload: String, threads: Int = 1, n: Int? = nil) -> Results.Key {
+    Results.Key(suite: "tree", workload: workload, media: options.mediaName, threads: threads, n: n ?? self.n)
   }
 
   /// Stretch by stretch, each contestant in turn; who begins changes.
