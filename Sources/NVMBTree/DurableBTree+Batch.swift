@@ -40,8 +40,11 @@ extension DurableBTree {
     for i in 0..<batch.count {
       if batch.found & 1 &<< UInt32(i) == 0 {
         values.append(nil)
-      } else {
+      } else if mayBeRecord {
         values.append(try decodeValue(batch.keys[i].head, batch.words[i]))
+      } else {
+        guard let value = Value(valueWord: batch.words[i]) else { throw undecodable("value", batch.keys[i].head) }
+        values.append(value)
       }
     }
   }
