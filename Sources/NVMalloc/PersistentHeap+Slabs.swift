@@ -42,8 +42,12 @@ extension PersistentHeap {
   @inline(__always)
   private func takeFast(_ c: UnsafeMutablePointer<SizeClass>) -> (UnsafeMutablePointer<Slab>, Int)? {
     if let slab = c.pointee.first, slab.pointee.freeCount > 0 { return takeFree(c, slab) }
-    if c.pointee.hasRested(now: now(), ticks: restTicks) {
+    if c.pointee.quarantined >= c.pointee.restingLimit || c.pointee.hasRested(now: now(), ticks: restTicks) {
       let freed = c.pointee.pop()
+      // The header of the next one will be wanted soon.
+      if let next = c.pointee.oldest {
+        nvm_prefetch_write(region.pointer(to: Offset(rawValue: next.slab.offset(Int(next.index)))))
+      }
       return (freed.slab, Int(truncatingIfNeeded: freed.index))
     }
     return nil
@@ -104,8 +108,15 @@ extension PersistentHeap {
         c.pointee.liveBlocks += 1
         return found
       }
-      guard let slab = c.pointee.first else { break }
-      if slab.isScanned { try format(c, slab) } else { scan(c, slab) }
+      guard let slab = c.pointee.first else {
+        if limitResting(c) { continue }
+        break
+      }
+      if !slab.isScanned {
+        scan(c, slab)
+      } else if !limitResting(c) {
+        try format(c, slab)
+      }
     }
     guard underPressure, c.pointee.quarantined > 0 else { return nil }
     let freed = c.pointee.pop()
@@ -113,26 +124,61 @@ extension PersistentHeap {
     return (freed.slab, Int(freed.index))
   }
 
+  /// Called before a class takes space that it never used. Where more than the limit rests in the heap, and a fair
+  /// part of that in this class, the class uses its oldest early from now on: then `true`. Under the class lock.
+  private func limitResting(_ c: UnsafeMutablePointer<SizeClass>) -> Bool {
+    let limit = restingByteLimit
+    guard restingBytes > limit else {
+      c.pointee.restingLimit = .max
+      return false
+    }
+    c.pointee.restingLimit = max(Self.batch, limit / 16 / c.pointee.blockBytes)
+    return c.pointee.quarantined >= c.pointee.restingLimit
+  }
+
+  var restingByteLimit: Int { max(options.quarantineLimit, unitCount << unitShift / 8) }
+
+  /// Bytes that rest, of all classes and of large objects. Approximate beside other threads. O(classes).
+  var restingBytes: Int {
+    var bytes = Int(truncatingIfNeeded: nvm_load_relaxed(control + Control.restingUnits)) << unitShift
+    for i in 0..<classCount {
+      let count = Int(truncatingIfNeeded: nvm_load_relaxed(classLocks + i * 64 + 8))
+      bytes += count * SizeClasses.lines(i) * 64
+    }
+    return bytes
+  }
+
   // MARK: Giving back
 
-  /// Takes a block that is free on the medium back into memory, to rest. Called by its owner.
-  func retire(_ slab: UnsafeMutablePointer<Slab>, _ index: Int) throws(NVMError) {
+  /// Takes a block whose header says free back into memory, to rest. Called by its owner. Returns slabs that are to
+  /// be given back, ``releaseSlabs(_:)``, once that header is durable.
+  func retire(_ slab: UnsafeMutablePointer<Slab>, _ index: Int) -> UnsafeMutablePointer<Slab>? {
     let c = classes + slab.pointee.classIndex
     let lock = classLock(slab.pointee.classIndex)
     let tick = now()
     lock.lock()
     c.pointee.liveBlocks &-= 1
     c.pointee.push(SizeClass.Freed(slab: slab, index: UInt32(truncatingIfNeeded: index), tick: tick))
-    if c.pointee.quarantined <= c.pointee.ringLimit {
+    if c.pointee.quarantined < c.pointee.ringLimit &+ Self.batch {
       lock.unlock()
-      return
+      return nil
     }
+    defer { lock.unlock() }
+    return settleRested(c, now: tick)
+  }
+
+  /// Moves what has rested beyond the ring's limit to the free bits, many at a time: their slabs are scattered over
+  /// memory, and so the misses overlap.
+  @inline(never)
+  private func settleRested(_ c: UnsafeMutablePointer<SizeClass>, now tick: UInt32) -> UnsafeMutablePointer<
+    Slab
+  >? {
+    c.pointee.prefetchOldest(Self.batch)
     var empty: UnsafeMutablePointer<Slab>?
     while c.pointee.quarantined > c.pointee.ringLimit, c.pointee.hasRested(now: tick, ticks: restTicks) {
       settleOldest(c, keeping: 1, &empty)
     }
-    lock.unlock()
-    try releaseSlabs(empty)
+    return empty
   }
 
   /// Moves the oldest resting block to its slab's free bits; a slab left empty, beyond `keeping` of them, is
@@ -166,7 +212,7 @@ extension PersistentHeap {
   }
 
   /// Frees the extents of slabs that no class knows any more.
-  private func releaseSlabs(_ chain: UnsafeMutablePointer<Slab>?) throws(NVMError) {
+  func releaseSlabs(_ chain: UnsafeMutablePointer<Slab>?) throws(NVMError) {
     guard chain != nil else { return }
     try extents.withLock { (space) throws(NVMError) in
       var next = chain
