@@ -171,7 +171,7 @@ extension TreeEngine {
       guard summary.next != 0 else { break }
       node = summary.next
     }
-    nvm_store_relaxed(countWord, UInt64(entries))
+    entryCount.set(entries)
     if !chain.isEmpty { try buildInner(chain) }
 
     if !recovery.isSealed {

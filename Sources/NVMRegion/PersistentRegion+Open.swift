@@ -101,6 +101,7 @@ extension PersistentRegion {
     let readOnly = options.access == .readOnly
     let count = Int(superblock.size)
     let wanted = min(options.reservation, options.maximumSize ?? options.reservation)
+    let protection = try RegionProtection.resolve(options.protection)
     let space = try AddressSpace.reserve(wanted: readOnly ? count : wanted, needed: count, path: path)
     do throws(NVMError) {
       let media: RegionMedia
@@ -117,6 +118,9 @@ extension PersistentRegion {
           medium = InPlaceFileMedium()
         }
       }
+      let flushes = !readOnly && media != .autoFlushedPersistentMemory
+      medium = try guarded(
+        medium, protection, space: space, mapped: count, path: path, flushesLines: flushes)
       var opened = superblock
       if !readOnly { opened.incarnation += 1 }
       return PersistentRegion(
@@ -124,7 +128,7 @@ extension PersistentRegion {
         mapped: count,
         maximumSize: readOnly ? count : options.maximumSize ?? Int.max, superblock: opened,
         newestCopy: newestCopy,
-        fd: fd, medium: medium)
+        fd: fd, medium: medium, protection: protection)
     } catch {
       space.release()
       throw error

@@ -13,7 +13,7 @@ final class MutationTests: XCTestCase {
     }
     print("mutants: \(gate.killed.count) of \(gate.met.count) killed, \(gate.images) images")
     XCTAssertGreaterThan(gate.met.count, 15)
-    for (mutation, excuse) in gate.survivors where excuse == nil {
+    for (mutation, _, excuse) in gate.survivors where excuse == nil {
       XCTFail("nobody notices when the code runs \(mutation)")
     }
   }

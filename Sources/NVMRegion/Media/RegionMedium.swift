@@ -23,10 +23,13 @@ package protocol RegionMedium: AnyObject, Sendable {
   func sync(_ fd: Int32) -> Int32
   /// The region now has `size` bytes; the new ones read as zero.
   func didGrow(to size: Int)
+  /// The mapping goes; stores that come late may still be handed in.
+  func willClose()
 }
 
 extension RegionMedium {
   package func attach(base: UnsafeMutableRawPointer, path: String) {}
   package func sync(_ fd: Int32) -> Int32 { SystemCall.sync(fd) }
   package func didGrow(to size: Int) {}
+  package func willClose() {}
 }
