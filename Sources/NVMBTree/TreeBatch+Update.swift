@@ -90,7 +90,8 @@ extension TreeBatch {
       let leaf = engine.leaf(step.node)
       let old = leaf.commit
       pending[at] = PendingLeaf(
-        leaf: leaf, version: step.version, old: old, live: old.live, sum: UInt32(truncatingIfNeeded: leaf.sums))
+        leaf: leaf, version: step.version, old: old, live: old.live,
+        sum: UInt32(truncatingIfNeeded: leaf.sums))
       pendingCount &+= 1
     }
     // A version seen before the lock was taken, and again by this group: the same range.

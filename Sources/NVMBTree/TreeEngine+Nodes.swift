@@ -16,7 +16,9 @@ extension TreeEngine {
     // A tree of some megabytes is read at random; the extents of its youth come along with the first large one.
     var spread = [(payload: payload, byteCount: byteCount)]
     defer {
-      if byteCount >= 2 << 20 { for part in spread { region.useLargePages(part.payload, count: part.byteCount) } }
+      if byteCount >= 2 << 20 {
+        for part in spread { region.useLargePages(part.payload, count: part.byteCount) }
+      }
     }
     return nodes.withLock { pool in
       if byteCount >= 2 << 20, !pool.isSpread {

@@ -51,6 +51,8 @@ public final class PersistentRegion: @unchecked Sendable {
   let medium: (any RegionMedium)?
   /// Where protection is on.
   let pages: PageGuard?
+  /// Where wear is counted.
+  package let wearCounts: WearCounts?
   let space: AddressSpace
   let state: Lock<State>
 
@@ -85,7 +87,7 @@ public final class PersistentRegion: @unchecked Sendable {
     path: String, media: RegionMedia, isReadOnly: Bool, wasCleanlyClosed: Bool, space: AddressSpace,
     mapped: Int,
     maximumSize: Int, superblock: Superblock, newestCopy: Int, fd: Int32, medium: (any RegionMedium)?,
-    protection: RegionProtection
+    protection: RegionProtection, wearCounts: WearCounts? = nil
   ) {
     self.path = path
     self.media = media
@@ -96,6 +98,7 @@ public final class PersistentRegion: @unchecked Sendable {
     self.medium = medium
     self.protection = protection
     pages = (medium as? ProtectedMedium)?.pages
+    self.wearCounts = wearCounts ?? (medium as? LineCountingMedium)?.counts
     uuid = superblock.uuid
     incarnation = superblock.incarnation
     baseAddress = space.base

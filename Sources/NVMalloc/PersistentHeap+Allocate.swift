@@ -96,6 +96,7 @@ extension PersistentHeap {
     extents.withLock { enterObject(&$0, unit, count, byteCount) }
   }
   private func enterObject(_ space: inout ExtentSpace, _ unit: Int, _ count: Int, _ byteCount: Int) {
+    wear?.countAllocation(start(ofUnit: unit), count << unitShift)
     space.liveObjects += 1
     space.objectUnits += count
     space.objectBytes += byteCount

@@ -34,13 +34,17 @@ extension PersistentHeap {
       let block = slab.offset(i)
       let expected = check.freeBlock(
         lines: slab.pointee.blockBytes &>> 6, at: block, generation: slab.pointee.generation)
-      if region.load(Offset(rawValue: block)) == expected { return (slab, i) }
+      if region.load(Offset(rawValue: block)) == expected {
+        if let wear { wear.countAllocation(block, slab.pointee.blockBytes) }
+        return (slab, i)
+      }
       setAside(c, slab)
     }
   }
 
   @inline(__always)
   private func takeFast(_ c: UnsafeMutablePointer<SizeClass>) -> (UnsafeMutablePointer<Slab>, Int)? {
+    if isChoosy { chooseLeastAllocated(c) }
     if let slab = c.pointee.first, slab.pointee.freeCount > 0 { return takeFree(c, slab) }
     if c.pointee.quarantined >= c.pointee.restingLimit || c.pointee.hasRested(now: now(), ticks: restTicks) {
       let freed = c.pointee.pop()
@@ -146,6 +150,23 @@ extension PersistentHeap {
       bytes += count * SizeClasses.lines(i) * 64
     }
     return bytes
+  }
+
+  /// Sees to it that of up to 64 blocks that may be handed out the one allocated least often comes next. Under the
+  /// class lock.
+  @inline(never)
+  private func chooseLeastAllocated(_ c: UnsafeMutablePointer<SizeClass>) {
+    guard let wear else { return }
+    if let slab = c.pointee.first, slab.pointee.freeCount > 0 {
+      slab.preferFree { wear.allocations(at: slab.offset($0)) }
+      return
+    }
+    let tick = now()
+    let early = c.pointee.quarantined >= c.pointee.restingLimit
+    c.pointee.preferOldest(of: Self.batch) { freed in
+      early || tick &- freed.tick >= restTicks
+        ? wear.allocations(at: freed.slab.offset(Int(freed.index))) : nil
+    }
   }
 
   // MARK: Giving back

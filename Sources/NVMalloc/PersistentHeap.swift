@@ -39,6 +39,9 @@ public final class PersistentHeap: @unchecked Sendable {
   /// A freed block rests this many ticks.
   let restTicks: UInt32
   let control: UnsafeMutableRawPointer
+  /// Where the region counts wear.
+  let wear: WearCounts?
+  let isChoosy: Bool
   /// What opening found and did.
   public let recovery: HeapRecovery
   static let linkLockCount = 64
@@ -80,6 +83,8 @@ public final class PersistentHeap: @unchecked Sendable {
     }
     self.roots = Lock(roots)
     restTicks = Self.ticks(options.quarantine)
+    wear = region.wearCounts
+    isChoosy = options.placement == .leastAllocated && region.wearCounts != nil
     control = .allocate(byteCount: Control.size, alignment: 64)
     control.initializeMemory(as: UInt8.self, repeating: 0, count: Control.size)
     extents = Lock(

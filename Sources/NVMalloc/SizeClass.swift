@@ -82,6 +82,23 @@ struct SizeClass {
       freed.slab.prefetch(Int(truncatingIfNeeded: freed.index))
     }
   }
+  /// Brings the freed block with the lowest rank of the oldest `count` to the head; those without a rank may not come yet.
+  mutating func preferOldest(of count: Int, rank: (Freed) -> UInt32?) {
+    var best: (at: Int, rank: UInt32)?
+    for i in ringHead..<min(ringHead &+ count, ringTail) {
+      guard let r = rank(ring[i & ringMask]) else { break }
+      if r < best?.rank ?? .max { best = (i, r) }
+    }
+    guard let best, best.at != ringHead else { return }
+    // The others keep their order.
+    let chosen = ring[best.at & ringMask]
+    var i = best.at
+    while i > ringHead {
+      ring[i & ringMask] = ring[(i &- 1) & ringMask]
+      i &-= 1
+    }
+    ring[ringHead & ringMask] = chosen
+  }
   /// The next to be popped.
   @inline(__always)
   var oldest: Freed? { ringTail == ringHead ? nil : ring[ringHead & ringMask] }

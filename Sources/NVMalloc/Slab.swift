@@ -25,6 +25,8 @@ struct Slab {
   var wordCount = 0
 
   /// Guarded by the class lock from here on.
+  /// The free block to be taken next, -1 for the lowest.
+  var preferred = -1
   var mark = 0
   var freeCount = 0
   var busy = 0
@@ -114,6 +116,13 @@ extension UnsafeMutablePointer where Pointee == Slab {
   /// Takes the lowest free block. `freeCount` must not be 0.
   func takeFree() -> Int {
     let free = freeBits
+    let preferred = pointee.preferred
+    if preferred >= 0 {
+      pointee.preferred = -1
+      pointee.freeCount &-= 1
+      free[(preferred >> 6) &* 2 &+ 1] &= ~(1 << UInt64(preferred & 63))
+      return preferred
+    }
     var w = pointee.searchWord
     while w < pointee.wordCount {
       let word = free[2 &* w &+ 1]
@@ -127,6 +136,23 @@ extension UnsafeMutablePointer where Pointee == Slab {
       w &+= 1
     }
     fatalError("free count without a free bit")
+  }
+
+  /// Makes the block with the lowest rank of the first 64 free ones the next that ``takeFree()`` takes. `freeCount` must
+  /// not be 0.
+  func preferFree(rank: (Int) -> UInt32) {
+    let free = freeBits
+    var w = pointee.searchWord
+    while w < pointee.wordCount, free[2 &* w &+ 1] == 0 { w &+= 1 }
+    var rest = free[2 &* w &+ 1]
+    var best = (index: 0, rank: UInt32.max)
+    while rest != 0 {
+      let index = w &* 64 &+ rest.trailingZeroBitCount
+      rest &= rest &- 1
+      let r = rank(index)
+      if r < best.rank { best = (index, r) }
+    }
+    pointee.preferred = best.rank == .max ? -1 : best.index
   }
 
   /// The slab's bitmaps, all clear.

@@ -43,7 +43,8 @@ extension PersistentRegion {
     guard let pages, nvm_guard_close(pages.guarding, offset.rawValue, UInt64(count)) != 0 else { return }
     throw NVMError(
       code: .invalidArgument,
-      message: "No window is open on these bytes. Protect the range that was made writable, once.", path: path,
+      message: "No window is open on these bytes. Protect the range that was made writable, once.",
+      path: path,
       offset: offset.rawValue)
   }
 
