@@ -32,14 +32,16 @@ extension PersistentHeap {
       count &<< unitShift <= region.maximumSize
     else { throw noSpace(count, nil) }
     var failure: NVMError?
-    for attempt in 0..<2 {
+    for attempt in 0..<3 {
       let unit = try extents.withLock { (space) throws(NVMError) -> Int? in
-        guard let run = try findRun(&space, count, alignment, &failure) else { return nil }
+        guard let run = try findRun(&space, count, alignment, growing: attempt > 0, &failure) else {
+          return nil
+        }
         return try carve(&space, run, count, alignment, commit)
       }
       if let unit { return unit }
-      if attempt == 1 || !reclaiming { break }
-      try reclaimSlabs()
+      if attempt == 2 || attempt == 1 && !reclaiming { break }
+      try reclaimSlabs(underPressure: attempt == 1)
     }
     throw noSpace(count, failure)
   }
@@ -59,7 +61,7 @@ extension PersistentHeap {
   /// A run that fits: what has rested first, then growth, then what rests, the oldest first. Where more than the limit
   /// rests, the oldest is used before the region grows.
   private func findRun(
-    _ space: inout ExtentSpace, _ count: Int, _ alignment: Int, _ failure: inout NVMError?
+    _ space: inout ExtentSpace, _ count: Int, _ alignment: Int, growing: Bool, _ failure: inout NVMError?
   ) throws(NVMError) -> Int? {
     let tick = now()
     while space.oldestHasRested(now: tick, ticks: restTicks), let f = space.popOldest() {
@@ -68,6 +70,7 @@ extension PersistentHeap {
     if let run = space.runs.find(count, alignment: alignment) { return run }
     let limit = restingByteLimit
     if space.quarantinedUnits << unitShift <= limit / 16 || restingBytes <= limit {
+      if !growing { return nil }
       do throws(NVMError) {
         try grow(&space, count + alignment - 1)
         if let run = space.runs.find(count, alignment: alignment) { return run }
@@ -80,7 +83,7 @@ extension PersistentHeap {
       giveBack(&space, f.unit, f.length)
       if let run = space.runs.find(count, alignment: alignment) { return run }
     }
-    guard failure == nil else { return nil }
+    guard growing, failure == nil else { return nil }
     do throws(NVMError) {
       try grow(&space, count + alignment - 1)
     } catch {

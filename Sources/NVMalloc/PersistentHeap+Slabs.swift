@@ -188,16 +188,20 @@ extension PersistentHeap {
     return settleRested(c, now: tick)
   }
 
-  /// Moves what has rested beyond the ring's limit to the free bits, many at a time: their slabs are scattered over
-  /// memory, and so the misses overlap.
+  /// Moves some of what has rested beyond the ring's limit to the free bits, many at a time: their slabs are scattered
+  /// over memory, and so the misses overlap. Half of a class's slabs may stay, empty, for its next burst: to make a slab
+  /// writes every header in it.
   @inline(never)
   private func settleRested(_ c: UnsafeMutablePointer<SizeClass>, now tick: UInt32) -> UnsafeMutablePointer<
     Slab
   >? {
-    c.pointee.prefetchOldest(Self.batch)
+    c.pointee.prefetchOldest(2 * Self.batch)
     var empty: UnsafeMutablePointer<Slab>?
-    while c.pointee.quarantined > c.pointee.ringLimit, c.pointee.hasRested(now: tick, ticks: restTicks) {
-      settleOldest(c, keeping: 1, &empty)
+    let keeping = max(1, c.pointee.slabCount / 2)
+    for _ in 0..<2 * Self.batch {
+      guard c.pointee.quarantined > c.pointee.ringLimit, c.pointee.hasRested(now: tick, ticks: restTicks)
+      else { break }
+      settleOldest(c, keeping: keeping, &empty)
     }
     return empty
   }
@@ -253,17 +257,24 @@ extension PersistentHeap {
     }
   }
 
-  /// Under space pressure: settles everything that rests and gives every empty slab back.
-  func reclaimSlabs() throws(NVMError) {
+  /// Gives empty slabs back: before the heap grows, those that are known to be empty, one of a class excepted; under
+  /// space pressure all, and everything that rests is settled first. O(slabs of classes with such).
+  func reclaimSlabs(underPressure: Bool) throws(NVMError) {
     for i in 0..<classCount {
       let c = classes + i
       var empty: UnsafeMutablePointer<Slab>?
       lock(of: c).lock()
-      while c.pointee.quarantined > 0 { settleOldest(c, keeping: 0, &empty) }
-      var next = c.pointee.anySlab
-      while let slab = next {
+      let keeping = underPressure ? 0 : 1
+      if underPressure {
+        while c.pointee.quarantined > 0 { settleOldest(c, keeping: 0, &empty) }
+      }
+      var next = underPressure || c.pointee.emptyCount > keeping ? c.pointee.anySlab : nil
+      while let slab = next, underPressure || c.pointee.emptyCount > keeping {
         next = slab.pointee.nextOfClass
-        if !slab.isScanned { scan(c, slab) }
+        if !slab.isScanned {
+          if !underPressure { continue }
+          scan(c, slab)
+        }
         if slab.pointee.busy == 0 { detach(c, slab, &empty) }
       }
       lock(of: c).unlock()

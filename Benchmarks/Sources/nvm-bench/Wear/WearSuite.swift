@@ -102,6 +102,7 @@ struct WearRun {
         results.add(key, c.name, extra: "flushes, max / mean", writes.imbalance)
         results.add(key, c.name, extra: "most on one line", Double(writes.maximum))
         results.add(key, c.name, extra: "lines flushed", Double(writes.lines))
+        results.add(key, c.name, extra: "hottest at, KiB", Double(writes.hottest.bytes >> 10))
       } else if c.name.hasPrefix("libpmemobj") {
         let lines = bench_pmem_lines()
         results.add(key, c.name, extra: "flushes, max / mean", lines.maximum * lines.lines / lines.total)
