@@ -43,7 +43,9 @@ extension DurableBTree {
       } else if mayBeRecord {
         values.append(try decodeValue(batch.keys[i].head, batch.words[i]))
       } else {
-        guard let value = Value(valueWord: batch.words[i]) else { throw undecodable("value", batch.keys[i].head) }
+        guard let value = Value(valueWord: batch.words[i]) else {
+          throw undecodable("value", batch.keys[i].head)
+        }
         values.append(value)
       }
     }

@@ -103,7 +103,8 @@ extension TreeBatch {
     let leaf = engine.leaf(node)
     let old = leaf.commit
     pending[at] = PendingLeaf(
-      leaf: leaf, version: steps[i].version, old: old, live: old.live, sum: UInt32(truncatingIfNeeded: leaf.sums))
+      leaf: leaf, version: steps[i].version, old: old, live: old.live,
+      sum: UInt32(truncatingIfNeeded: leaf.sums))
     pendingCount &+= 1
     return true
   }

@@ -96,6 +96,9 @@ public import NVMRegion
     for i in 0..<count { look(i) }
     if engine.keysAreBytes { for i in 0..<count { fetchRecords(i) } }
     for i in 0..<count { read(i) }
+    if engine.journal != nil {
+      for i in 0..<count where !steps[i].isLost { try engine.awaitDurable(steps[i].node) }
+    }
     let isCurrent = engine.gate.isCurrent(ticket)
     for i in 0..<count where steps[i].isLost || !isCurrent {
       found &= ~(1 << UInt32(i))

@@ -12,7 +12,9 @@ final class GroupTests: XCTestCase {
     let group = region.makePersistGroup()
     let fences = region.counters.fences
     var blocks: [Offset] = []
-    for _ in 0..<20 { blocks.append(try heap.allocate(byteCount: 100, tag: BlockTag(rawValue: 9), in: group)) }
+    for _ in 0..<20 {
+      blocks.append(try heap.allocate(byteCount: 100, tag: BlockTag(rawValue: 9), in: group))
+    }
     try heap.deallocate(first, in: group)
     XCTAssertEqual(region.counters.fences, fences)
     XCTAssertFalse(group.isPersisted)
