@@ -94,8 +94,8 @@ let package = Package(
       name: "NVMTests", dependencies: ["NVM", "StoreTestModel", "StoreTestWorker"], swiftSettings: settings),
     // A child process for the tests of the region: locks, limits, fork, lost privileges.
     .executableTarget(
-      name: "RegionTestHelper", dependencies: ["NVMRegion", "NVMalloc"], path: "Tests/Helpers/RegionTestHelper",
-      swiftSettings: settings),
+      name: "RegionTestHelper", dependencies: ["NVMRegion", "NVMalloc"],
+      path: "Tests/Helpers/RegionTestHelper", swiftSettings: settings),
     .testTarget(
       name: "NVMRegionTests", dependencies: ["NVMRegion", "CNVM", "RegionTestHelper"], swiftSettings: settings
     ),

@@ -5,7 +5,7 @@ import XCTest
 /// Allocation and freeing under persist groups.
 final class GroupTests: XCTestCase {
   func testNoFenceOfTheirOwn() throws {
-    let heap = try makeHeap(size: 4 << 20)
+    let heap = try makeHeap(size: 4 << 20, geometry: HeapGeometry())
     let region = heap.region
     // A slab and its first headers are made durable once.
     let first = try heap.allocate(byteCount: 100)

@@ -56,11 +56,16 @@ extension PersistentRegion {
 
   /// Adds lines to a group that the calling thread has just flushed.
   package func note(_ offset: Offset, count: Int, in group: PersistGroup) throws(NVMError) {
-    if let journal { return group.content.note(position: journal.position) }
+    if journal != nil { return notePosition(in: group) }
     let lines = GroupContent.Lines(
       first: offset.rawValue >> 6, end: (offset.rawValue + UInt64(count) + 63) >> 6)
     let earlier = groups.enter(group.content, lines)
     if group.content.note(lines, after: earlier, self) { try settleGroups([group.content]) }
+  }
+
+  /// On a journal: adds what the calling thread has appended so far.
+  package func notePosition(in group: PersistGroup) {
+    if let journal { group.content.note(position: journal.position) }
   }
 
   package func check(_ group: PersistGroup) throws(NVMError) {
