@@ -8,7 +8,8 @@ package enum HeapScenarios {
 
   package static func all(seed: UInt64) -> [AnyScenario] {
     [
-      AnyScenario(format()), AnyScenario(HeapFormatScenario.make()), AnyScenario(blocks()),
+      AnyScenario(format()), AnyScenario(HeapFormatScenario.make()), AnyScenario(HeapRepairScenario.make()),
+      AnyScenario(blocks()),
       AnyScenario(moves()), AnyScenario(cells()),
       AnyScenario(publications()), AnyScenario(slabs()),
       AnyScenario(large()), AnyScenario(joined()), AnyScenario(growth()), AnyScenario(tableMove()),

@@ -1,5 +1,5 @@
 import CNVM
-import NVMRegion
+public import NVMRegion
 
 // Small blocks in memory: taking one, giving one back, and making slabs. The class lock is a spin word and
 // guards memory only, but for scanning a slab and formatting a batch of blocks.
@@ -107,20 +107,22 @@ extension PersistentHeap {
     let lock = lock(of: c)
     lock.lock()
     defer { lock.unlock() }
+    // After opening, full slabs may be many: a new one is had sooner than they are read.
+    var scans = underPressure ? Int.max : 4
     while true {
       if let found = takeFast(c) {
         c.pointee.liveBlocks += 1
         return found
       }
-      guard let slab = c.pointee.first else {
-        if limitResting(c) { continue }
-        break
-      }
-      if !slab.isScanned {
+      if let slab = c.pointee.first, !slab.isScanned, scans > 0 {
+        scans -= 1
         scan(c, slab)
-      } else if !limitResting(c) {
-        try format(c, slab)
+        continue
       }
+      if limitResting(c) { continue }
+      // Those with room behind the mark stand at the end, once they are scanned.
+      guard let slab = c.pointee.last, slab.isScanned else { break }
+      try format(c, slab)
     }
     guard underPressure, c.pointee.quarantined > 0 else { return nil }
     let freed = c.pointee.pop()
@@ -167,6 +169,27 @@ extension PersistentHeap {
       early || tick &- freed.tick >= restTicks
         ? wear.allocations(at: freed.slab.offset(Int(freed.index))) : nil
     }
+  }
+
+  /// Reads the headers of all slabs that were not needed since the opening, one slab at a time: a thread in the background
+  /// spares later calls of doing it. Beside other work.
+  /// - Parameter progress: called now and then with bytes looked at and bytes in all.
+  /// - Complexity: O(units + blocks).
+  public func scanSlabs(progress: ((_ done: Int, _ total: Int) -> Void)? = nil) throws(NVMError) {
+    try checkUsable()
+    let end = unitCount
+    var unit = 0
+    while unit < end {
+      if unit & 1023 == 0 {
+        try checkUsable()
+        progress?(unit << unitShift, end << unitShift)
+      }
+      if let slab = UnitMap.slab(map.word(unit)), !slab.isScanned, slab.pointee.firstUnit == unit {
+        scanNow(slab)
+      }
+      unit += 1
+    }
+    progress?(end << unitShift, end << unitShift)
   }
 
   // MARK: Giving back
