@@ -15,7 +15,7 @@ package enum HeapScenarios {
       AnyScenario(laneReuse()), AnyScenario(overflow()), AnyScenario(reopening()),
       AnyScenario(random(seed: seed), isSeeded: true), AnyScenario(twoThreads(seed: seed)),
       AnyScenario(handover()),
-    ]
+    ] + HeapInterruptions.all
   }
 
   static func scenario(_ name: String, _ operations: [Operation]) -> Scenario {

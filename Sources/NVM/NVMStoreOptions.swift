@@ -19,6 +19,9 @@ public struct NVMStoreOptions: Sendable {
   public var quarantine: QuarantinePolicy = .quarantine(.milliseconds(200))
   /// Check the checksum of a long key or value on every read, not only in `verify()`.
   public var verifiesReads = false
+  /// Protection from stray writes; `nil` for what the environment variable `NVM_PROTECTION` says, and none where it is
+  /// not set. See ``RegionProtection``.
+  public var protection: RegionProtection?
   /// On a journaled file, read what other threads have changed before it is durable. A crash may then take back what
   /// was read. Default: such a read waits for the disk.
   public var readsAhead = false
@@ -46,6 +49,7 @@ public struct NVMStoreOptions: Sendable {
     var options = RegionOptions(media: media, access: access)
     options.maximumSize = maximumSize
     options.permissions = permissions
+    options.protection = protection
     options.journalSize = journalSize
     return options
   }

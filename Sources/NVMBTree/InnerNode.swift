@@ -5,8 +5,9 @@ import Glibc
 ///
 ///     0    8  version: bit 0 set while a structure change is under way
 ///     8    8  number of separators
-///    16  664  83 separator heads
-///   680  336  84 children (node numbers; leaf numbers in the lowest level)
+///    16   48  not used
+///    64  640  80 separator heads, the last 80 - number of them all ones: a search compares all 80 and branches on none
+///   704  320  80 children (node numbers; leaf numbers in the lowest level)
 ///
 /// Child i holds the keys k with separator[i-1] ≤ k < separator[i]. A separator longer than 7 bytes has its
 /// full bytes behind a pointer in the `tails` half (a length word, then the bytes), touched only when heads
@@ -16,7 +17,10 @@ import Glibc
 /// atomic loads; a count is clamped, so that a torn view cannot lead out of the node.
 struct InnerNode {
   static let size = 1024
-  static let capacity = 83
+  static let capacity = 79
+  private static let slots = Int(NVM_SEARCH_WORDS)
+  private static let heads = 64
+  private static let children = 704
 
   let base: UnsafeMutableRawPointer
   let tails: UnsafeMutableRawPointer
@@ -25,12 +29,18 @@ struct InnerNode {
   @inline(__always) var count: Int {
     // Raised only when the separators are in place: a reader follows the tail of any separator within the count.
     get { min(Int(truncatingIfNeeded: nvm_load_acquire(base + 8)), Self.capacity) }
-    nonmutating set { nvm_store_release(base + 8, UInt64(newValue)) }
+    nonmutating set {
+      for i in newValue..<max(newValue, count) { setHead(i, .max) }
+      nvm_store_release(base + 8, UInt64(newValue))
+    }
   }
-  @inline(__always) func head(_ i: Int) -> UInt64 { nvm_load_relaxed(base + (16 &+ 8 &* i)) }
-  @inline(__always) func child(_ i: Int) -> UInt32 { nvm_load32_relaxed(base + (680 &+ 4 &* i)) }
+  @inline(__always) func head(_ i: Int) -> UInt64 { nvm_load_relaxed(base + (Self.heads &+ 8 &* i)) }
+  @inline(__always) private func setHead(_ i: Int, _ head: UInt64) {
+    nvm_store_relaxed(base + (Self.heads &+ 8 &* i), head)
+  }
+  @inline(__always) func child(_ i: Int) -> UInt32 { nvm_load32_relaxed(base + (Self.children &+ 4 &* i)) }
   @inline(__always) func setChild(_ i: Int, _ node: UInt32) {
-    nvm_store32_relaxed(base + (680 &+ 4 &* i), node)
+    nvm_store32_relaxed(base + (Self.children &+ 4 &* i), node)
   }
 
   @inline(__always) func separator(_ i: Int) -> SearchKey {
@@ -44,8 +54,9 @@ struct InnerNode {
     UnsafeMutableRawPointer(bitPattern: UInt(nvm_load_relaxed(tails + 8 &* i)))
   }
   @inline(__always) func setSeparator(_ i: Int, head: UInt64, tail: UnsafeMutableRawPointer?) {
-    nvm_store_relaxed(base + (16 &+ 8 &* i), head)
-    nvm_store_relaxed(tails + 8 &* i, UInt64(UInt(bitPattern: tail)))
+    setHead(i, head)
+    // Trees of short keys leave the memory of tails untouched.
+    if tail != self.tail(i) { nvm_store_relaxed(tails + 8 &* i, UInt64(UInt(bitPattern: tail))) }
   }
   @inline(__always) func copySeparator(_ i: Int, from other: InnerNode, _ j: Int) {
     setSeparator(i, head: other.head(j), tail: other.tail(j))
@@ -82,15 +93,11 @@ struct InnerNode {
     return low
   }
 
-  // Branchy on purpose: with nodes in DRAM the processor speculates past the compare and so prefetches.
   @inline(__always) private func upperBound(_ key: UInt64, _ n: Int) -> Int {
-    var low = 0
-    var high = n
-    while low < high {
-      let middle = (low &+ high) &>> 1
-      if head(middle) <= key { low = middle &+ 1 } else { high = middle }
-    }
-    return low
+    // The children's lines arrive while the separators are compared.
+    for line in 0..<5 { nvm_prefetch(base + (Self.children &+ 64 &* line)) }
+    let words = (base + Self.heads).assumingMemoryBound(to: UInt64.self)
+    return min(Int(nvm_count_le(words, key)), n)
   }
   @inline(__always) private func lowerBound(_ key: UInt64, _ n: Int) -> Int {
     var low = 0
@@ -101,6 +108,9 @@ struct InnerNode {
     }
     return low
   }
+
+  /// Makes a node of untouched memory.
+  func initialize() { for i in 0..<Self.slots { setHead(i, .max) } }
 
   // Changes, called with the structure lock and the node's version odd.
 

@@ -40,6 +40,8 @@ struct NodePool: Sendable {
   /// By first leaf number.
   private(set) var extents: [Extent] = []
   private var current: Extent?
+  /// Whether large pages were asked for.
+  var isSpread = false
   private(set) var freeCount = 0
   var nodeCount: Int { extents.reduce(0) { $0 + $1.count } }
 

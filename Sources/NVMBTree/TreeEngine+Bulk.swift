@@ -32,7 +32,7 @@ extension TreeEngine {
       unlock(position.leaf, position.version)
       throw error
     }
-    _ = nvm_fetch_add_relaxed(countWord, UInt64(entries.count))
+    entryCount.add(UInt64(entries.count))
     unlock(position.leaf, position.version)
     try region.acknowledge()
   }

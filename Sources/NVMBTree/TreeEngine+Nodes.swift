@@ -14,7 +14,18 @@ extension TreeEngine {
     let payload = try heap.allocate(
       byteCount: byteCount, alignment: heap.extentUnit, tag: .treeNodes, owner: owner,
       durability: nodeDurability)
+    // A tree of some megabytes is read at random; the extents of its youth come along with the first large one.
+    var spread = [(payload: payload, byteCount: byteCount)]
+    defer {
+      if byteCount >= 2 << 20 {
+        for part in spread { region.useLargePages(part.payload, count: part.byteCount) }
+      }
+    }
     return nodes.withLock { pool in
+      if byteCount >= 2 << 20, !pool.isSpread {
+        pool.isSpread = true
+        spread += pool.extents.map { ($0.payload, $0.count << Int(LeafLayout.shift)) }
+      }
       pool.add(NodePool.Extent(payload: payload, byteCount: byteCount), allFree: true)
       return pool.take()!
     }

@@ -53,7 +53,7 @@ extension TreeEngine {
         &- slotHash(leafSeed(leaf.node), slot, key.head, word, fingerprint)
       let live = old.live & ~(1 &<< UInt64(slot))
       try commit(leaf, old, live: live, alternate: old.alternate, sum: sum, words: 0)
-      _ = nvm_fetch_add_relaxed(countWord, 0 &- 1)
+      entryCount.add(0 &- 1)
       if live.nonzeroBitCount <= leafCapacity / 4 { try mergeRight(leaf, key) }
     } catch {
       unlock(position.leaf, position.version)
@@ -161,7 +161,7 @@ extension TreeEngine {
           try commit(
             leaf, old, live: live, alternate: old.alternate, sum: sum(leaf, live, alternate: old.alternate),
             words: 0)
-          _ = nvm_fetch_add_relaxed(countWord, 0 &- UInt64(gone.count))
+          entryCount.add(0 &- UInt64(gone.count))
           removed += gone.count
           if live.nonzeroBitCount <= leafCapacity / 4, let key = continuation.key {
             try mergeRight(leaf, key)

@@ -70,8 +70,7 @@ extension TreeEngine {
     let stripe = try gate.enter()
     defer { gate.leave(stripe) }
     if let bytes, bytes.count > RecordLayout.maximumValueLength {
-      throw NVMError(
-        code: .tooLarge, message: "A value of \(bytes.count) bytes is too large.", path: region.path)
+      throw valueTooLarge(bytes.count)
     }
     // The way down reads separators of long keys, which are freed by epoch.
     if key.bytes != nil { space.epochs.pin() }
@@ -87,6 +86,15 @@ extension TreeEngine {
       if let record = value.record { discardRecord(record) }
       throw error
     }
+  }
+
+  @inline(never) func valueTooLarge(_ count: Int) -> NVMError {
+    NVMError(code: .tooLarge, message: "A value of \(count) bytes is too large.", path: region.path)
+  }
+
+  /// Stores a word that was prepared, for the member of a group that cannot go with the others. Within the gate.
+  @inline(never) func updateAlone(_ key: SearchKey, word: UInt64) throws(NVMError) -> UpdateOutcome {
+    try update(key, word: word, .always)
   }
 
   @inline(__always)
@@ -132,7 +140,7 @@ extension TreeEngine {
       unlock(position.leaf, position.version)
       throw error
     }
-    _ = nvm_fetch_add_relaxed(countWord, 1)
+    entryCount.add(1)
     unlock(position.leaf, position.version)
     return .inserted
   }

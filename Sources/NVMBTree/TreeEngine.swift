@@ -37,8 +37,9 @@ import NVMalloc
   let leafCapacity: Int
   let innerCapacity: Int
 
-  /// Words apart from the object: 0 root (node | height << 32), 64 count, 128 seal, 192 registered.
+  /// Words apart from the object: 0 root (node | height << 32), 128 seal, 192 registered.
   let control: UnsafeMutableRawPointer
+  let entryCount = EntryCount()
   /// Shuts others out while a transaction goes in.
   let gate = TreeGate()
   let structure = Lock<Void>(())
@@ -74,13 +75,13 @@ import NVMalloc
     releaseMemory()
     if isRegistered { space.release(tree) }
     control.deallocate()
+    entryCount.deallocate()
     gate.deallocate()
   }
 
   // MARK: Words
 
   @inline(__always) var rootWord: UnsafeMutableRawPointer { control }
-  @inline(__always) var countWord: UnsafeMutableRawPointer { control + 64 }
   /// 0 in a whole tree; 1 sealed: reading only; 2: not even the first leaf can be read; 3: closed.
   @inline(__always) var sealWord: UnsafeMutableRawPointer { control + 128 }
   @inline(__always) var isSealed: Bool { nvm_load_relaxed(sealWord) != 0 }
@@ -90,7 +91,7 @@ import NVMalloc
   var isRegistered: Bool { nvm_load_acquire(control + 192) == 1 }
 
   /// The number of entries. O(1).
-  @usableFromInline var count: Int { Int(truncatingIfNeeded: nvm_load_relaxed(countWord)) }
+  @usableFromInline var count: Int { entryCount.total }
 
   @inline(__always) func leaf(_ node: UInt32) -> Leaf {
     let offset = UInt64(node) << LeafLayout.shift

@@ -121,8 +121,29 @@ final class TreeSpace: @unchecked Sendable {
     pool.withLock { pool in
       if let node = pool.free.popLast() { return node }
       precondition(pool.used < nodeLimit, "room was not checked")
-      defer { pool.used += 1 }
-      return pool.used
+      let node = pool.used
+      pool.used += 1
+      inner(node).initialize()
+      if pool.used == Self.manyNodes { useLargePages() }
+      return node
+    }
+  }
+  /// From so many inner nodes on, small pages cost a descent more than they save.
+  private static let manyNodes: UInt32 = 256
+
+  /// A descent to a random leaf of a large tree meets two or three pages of these tables that the processor has no
+  /// translation for, unless they are large. Only advice: where the kernel does not take it, small pages serve.
+  private func useLargePages() {
+    let collapse: Int32 = 25  // MADV_COLLAPSE, Linux 6.1
+    for (table, size) in [(locks, locksSize), (nodes, nodesSize)] {
+      let large = 2 << 20
+      let start = UnsafeMutableRawPointer(
+        bitPattern: (UInt(bitPattern: table) + UInt(large) - 1) & ~UInt(large - 1))!
+      let count = (size - (start - table)) & ~(large - 1)
+      guard count > 0 else { continue }
+      madvise(start, count, MADV_HUGEPAGE)
+      // What is in use already comes together at once.
+      madvise(start, large, collapse)
     }
   }
   func freeInner(_ node: UInt32) { pool.withLock { $0.free.append(node) } }

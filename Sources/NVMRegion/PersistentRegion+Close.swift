@@ -46,6 +46,7 @@ extension PersistentRegion {
     }
     try? medium?.close(isClean: false)
     nvm_store_release(control.status, nvm_load_acquire(control.status) | Self.closedBit)
+    medium?.willClose()
     // The addresses stay ours, as empty private memory, so that a late access harms nobody.
     let late = SystemCall.mapOver(baseAddress, size, PROT_READ | PROT_WRITE)
     if late < 0 { _ = SystemCall.mapOver(baseAddress, space.size, PROT_NONE) }

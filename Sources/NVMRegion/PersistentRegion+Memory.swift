@@ -27,16 +27,19 @@ extension PersistentRegion {
         media: RegionMedia.simulated.rawValue, incarnation: 1)
     }
     let count = Int(superblock.size)
+    let protection = try RegionProtection.resolve(nil)
     let space = try AddressSpace.reserve(wanted: max(maximumSize, count), needed: count, path: name)
     let region: PersistentRegion
     do throws(NVMError) {
       try mapAnonymous(space.base, count, name)
       if let image { space.base.copyMemory(from: image.baseAddress!, byteCount: count) }
+      let guarded = try guarded(
+        medium, protection, space: space, mapped: count, path: name, flushesLines: true)
       region = PersistentRegion(
         path: name, media: medium == nil ? .emulated : .simulated, isReadOnly: !writable,
         wasCleanlyClosed: image == nil || superblock.isClean, space: space, mapped: count,
-        maximumSize: max(maximumSize, count), superblock: superblock, newestCopy: copy, fd: -1, medium: medium
-      )
+        maximumSize: max(maximumSize, count), superblock: superblock, newestCopy: copy, fd: -1,
+        medium: guarded, protection: protection)
     } catch {
       space.release()
       throw error
@@ -93,8 +96,9 @@ extension PersistentRegion {
       region = PersistentRegion(
         path: name, media: .journaledFile, isReadOnly: false,
         wasCleanlyClosed: journalSize != nil || superblock.isClean, space: space, mapped: count,
-        maximumSize: max(maximumSize, count), superblock: superblock, newestCopy: copy, fd: -1, medium: medium
-      )
+        maximumSize: max(maximumSize, count), superblock: superblock, newestCopy: copy, fd: -1,
+        medium: medium,
+        protection: .none)
     } catch {
       space.release()
       throw error

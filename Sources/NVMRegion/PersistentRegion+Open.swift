@@ -108,6 +108,7 @@ extension PersistentRegion {
     let journal = Int(superblock.payload) - SuperblockLayout.headerSize
     let limit = options.maximumSize.map { $0 > Int.max - journal ? Int.max : $0 + journal }
     let wanted = min(options.reservation, limit ?? options.reservation)
+    let protection = try RegionProtection.resolve(options.protection)
     let space = try AddressSpace.reserve(wanted: readOnly ? count : wanted, needed: count, path: path)
     do throws(NVMError) {
       let media: RegionMedia
@@ -133,6 +134,9 @@ extension PersistentRegion {
           medium = InPlaceFileMedium()
         }
       }
+      let flushes = !readOnly && media != .autoFlushedPersistentMemory
+      medium = try guarded(
+        medium, protection, space: space, mapped: count, path: path, flushesLines: flushes)
       var opened = superblock
       if !readOnly { opened.incarnation += 1 }
       return PersistentRegion(
@@ -140,7 +144,7 @@ extension PersistentRegion {
         mapped: count,
         maximumSize: readOnly ? count : limit ?? Int.max, superblock: opened,
         newestCopy: newestCopy,
-        fd: fd, medium: medium)
+        fd: fd, medium: medium, protection: protection)
     } catch {
       space.release()
       throw error

@@ -197,14 +197,15 @@ extension PersistentRegion {
   /// Stores words and starts their write-back as one atomic step, where the medium has such steps: after a crash all
   /// of them are there or none, and never before what this thread flushed before. False: nothing was done.
   package func commit(_ words: UnsafeBufferPointer<LogWord>) -> Bool {
-    guard let journal, journal.commit(words) else { return false }
+    guard pages == nil, let journal, journal.commit(words) else { return false }
     counterTable.add(UInt64(words.count) * 8, .bytes)
     counterTable.add(UInt64(words.count), .lines)
     return true
   }
 
   /// How many words ``commit(_:)`` takes; 0 where there is no such step.
-  package var commitCapacity: Int { journal?.commitCapacity ?? 0 }
+  /// With protection its stores would have to be announced: the callers' own log does that.
+  package var commitCapacity: Int { pages == nil ? journal?.commitCapacity ?? 0 : 0 }
 
   /// On return what this thread settled survives any crash. With no lock held: on the journal it waits for the disk,
   /// elsewhere for nothing.
@@ -256,6 +257,7 @@ extension PersistentRegion {
   func mediatedFlush(line p: UnsafeMutableRawPointer, _ mask: UInt8) { medium!.flush(line: p, words: mask) }
   @usableFromInline @inline(never)
   func mediatedAcknowledge() throws(NVMError) {
+    defer { pages?.settle() }
     try settle { () throws(NVMError) in try journal!.acknowledge() }
     if nvm_load_relaxed(control.status) != 0 { throw unusableError() }
   }

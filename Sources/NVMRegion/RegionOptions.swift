@@ -59,6 +59,9 @@ public struct RegionOptions: Sendable {
   public var reservation: Int = 1 << 40
   /// The most the file may grow to, in bytes; `nil` for the reservation.
   public var maximumSize: Int?
+  /// Protection from stray writes; `nil` for what the environment variable `NVM_PROTECTION` says (`none`, `immediate`,
+  /// `deferred`, `deferred:MILLISECONDS`, `keys`), and none where it is not set.
+  public var protection: RegionProtection?
   /// Permission bits of a created file.
   public var permissions: UInt32 = 0o644
 

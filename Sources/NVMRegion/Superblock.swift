@@ -60,7 +60,8 @@ struct Superblock: Equatable {
     if u64(F.magic) == SuperblockLayout.magic.byteSwapped { return .foreignByteOrder }
     guard u64(F.magic) == SuperblockLayout.magic else { return .foreign }
     if u32(F.byteOrder) == SuperblockLayout.byteOrderMark.byteSwapped { return .foreignByteOrder }
-    let isSound = u32(F.checksum) == nvm_crc32c(0, b.baseAddress!, SuperblockLayout.checksummed)
+    let isSound = TrustedChecksum.superblock.accepts(
+      u32(F.checksum) == nvm_crc32c(0, b.baseAddress!, SuperblockLayout.checksummed))
     // A newer release may check itself otherwise, so its version is looked at first.
     guard u32(F.version) <= SuperblockLayout.formatVersion else {
       return .newer("format version \(u32(F.version))", sequence: isSound ? u64(F.sequence) : nil)

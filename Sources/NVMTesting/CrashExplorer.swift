@@ -74,7 +74,12 @@ public struct CrashExplorer: Sendable {
       of: run.trace, flushes: original.recoveryFlushes, fences: original.recoveryFences, kinds, everyCall)
     where !known.contains(mutation) {
       watch(scenario.name, mutation)
-      let exploration = Exploration(scenario, quick, mutation: mutation)
+      var recurs = false
+      if case .site(let site) = mutation.target {
+        let numbers = mutation.kind == .dropFence ? original.recoveryFences : original.recoveryFlushes
+        recurs = numbers.contains { CallSites.site($0) == site }
+      }
+      let exploration = Exploration(scenario, quick, mutation: mutation, mutatesRecoveries: recurs)
       exploration.explore(run)
       report.images += exploration.report.images
       if exploration.report.violations.isEmpty {

@@ -9,6 +9,8 @@ final class Exploration<Structure, State: Equatable & Sendable> {
   let scenario: CrashScenario<Structure, State>
   let options: CrashOptions
   let mutation: CrashMutation?
+  /// Whether the mistake shows in recoveries, too.
+  private let mutatesRecoveries: Bool
   let checker: ImageChecker<Structure, State>
   var report: CrashReport
   private var generator: SeededGenerator
@@ -21,10 +23,20 @@ final class Exploration<Structure, State: Equatable & Sendable> {
   var recoveryFlushes: Set<Int32> = []
   var recoveryFences: Set<Int32> = []
 
-  init(_ scenario: CrashScenario<Structure, State>, _ options: CrashOptions, mutation: CrashMutation? = nil) {
+  init(
+    _ scenario: CrashScenario<Structure, State>, _ options: CrashOptions, mutation: CrashMutation? = nil,
+    mutatesRecoveries: Bool = false
+  ) {
+    var options = options
+    if scenario.staysInRecovery, mutation != nil {
+      options.recoveriesPerPoint = max(options.recoveriesPerPoint, 64)
+      options.imagesPerRecoveryPoint = max(options.imagesPerRecoveryPoint, 400)
+      options.maximumImages = options.maximumImages.map { max($0, 40_000) }
+    }
     self.scenario = scenario
     self.options = options
     self.mutation = mutation
+    self.mutatesRecoveries = mutatesRecoveries
     checker = ImageChecker(scenario, options)
     report = CrashReport(scenario: scenario.name, model: options.model, seed: options.seed)
     generator = SeededGenerator(seed: options.seed)
@@ -45,13 +57,19 @@ final class Exploration<Structure, State: Equatable & Sendable> {
     var trace = run.trace
     mutation?.apply(to: &trace)
     let start = scenario.exploresCreation ? 0 : run.trace.ready
-    pointsLeft = 1 + trace.events[start...].count { $0.isFence || $0.kind == .acknowledge }
+    // Where the mistake makes no difference, the original has been explored already.
+    let telling = mutation == nil || mutatesRecoveries ? nil : differences(run.trace, trace, from: nil)
+    pointsLeft =
+      1
+      + trace.events.indices[start...].count {
+        (trace.events[$0].isFence || trace.events[$0].kind == .acknowledge) && telling?[$0] != false
+      }
     walk(
       trace,
       MediaState(
         model: options.model, image: nil, size: scenario.firstSize + options.model.journalSize,
         capacity: capacity),
-      run.timeline, from: start, depth: 0)
+      run.timeline, from: start, depth: 0, telling: telling)
     report.images = checker.images
     report.duplicates = checker.duplicates
   }
@@ -84,12 +102,29 @@ final class Exploration<Structure, State: Equatable & Sendable> {
 
   // MARK: Walking
 
+  /// At which events a crash may leave something else than it does without the mistake: just before the event,
+  /// or just after it.
+  private func differences(_ original: Trace, _ mutated: Trace, from image: UnsafeRawBufferPointer?) -> [Bool]
+  {
+    let size = image?.count ?? scenario.firstSize + options.model.journalSize
+    let media = (0..<2).map { _ in
+      MediaState(model: options.model, image: image, size: size, capacity: capacity)
+    }
+    return original.events.indices.map { i in
+      let before = media[0].leavesTheSame(as: media[1])
+      media[0].apply(original.events[i], at: i, words: original.words)
+      media[1].apply(mutated.events[i], at: i, words: mutated.words)
+      return !before || !media[0].leavesTheSame(as: media[1])
+    }
+  }
+
   private func walk(
-    _ trace: Trace, _ media: MediaState, _ timeline: Timeline<State>, from start: Int, depth: Int
+    _ trace: Trace, _ media: MediaState, _ timeline: Timeline<State>, from start: Int, depth: Int,
+    telling: [Bool]?
   ) {
     for (position, event) in trace.events.enumerated() {
       if isFinished { return }
-      let explored = position >= start
+      let explored = position >= start && telling?[position] != false
       if event.isFence, explored {
         point(
           Point(trace: trace, position: position, isAfter: false, depth: depth), media,
@@ -105,7 +140,7 @@ final class Exploration<Structure, State: Equatable & Sendable> {
           timeline.allowed(after: position))
       }
     }
-    guard !isFinished, let last = trace.events.indices.last else { return }
+    guard !isFinished, let last = trace.events.indices.last, telling?[last] != false else { return }
     point(
       Point(trace: trace, position: last, isAfter: true, depth: depth), media, timeline.allowed(after: last))
   }
@@ -229,9 +264,10 @@ final class Exploration<Structure, State: Equatable & Sendable> {
     }
     var trace = run.trace
     mutation?.apply(toRecovery: &trace)
+    let telling = mutatesRecoveries ? differences(run.trace, trace, from: image) : nil
     walk(
       trace, MediaState(model: options.model, image: image, size: image.count, capacity: capacity),
-      run.timeline, from: 0, depth: depth)
+      run.timeline, from: 0, depth: depth, telling: telling)
   }
 
   // MARK: Shrinking

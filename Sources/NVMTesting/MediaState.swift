@@ -69,6 +69,18 @@ final class MediaState {
 
   deinit { base.deallocate() }
 
+  /// Whether a crash now may leave the same as one of `other`.
+  func leavesTheSame(as other: MediaState) -> Bool {
+    guard hash == other.hash, size == other.size, dirty.count == other.dirty.count else { return false }
+    return dirty.allSatisfy { index, unit in
+      guard let groups = other.dirty[index]?.groups, groups.count == unit.groups.count else { return false }
+      return zip(unit.groups, groups).allSatisfy { a, b in
+        a.nontemporalThread == b.nontemporalThread
+          && a.words.elementsEqual(b.words) { $0.index == $1.index && $0.value == $1.value }
+      }
+    }
+  }
+
   /// Zero for zero, so that the hash of an image does not depend on its size.
   @inline(__always)
   static func wordHash(_ index: Int, _ value: UInt64) -> UInt64 {

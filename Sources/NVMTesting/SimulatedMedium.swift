@@ -25,6 +25,7 @@ package final class SimulatedMedium: RegionMedium, JournalFile, @unchecked Senda
     var strays: [Stray] = []
     var running: [Int32: Int32] = [:]
     var pauses: SeededGenerator?
+    var interruption: (thread: Int32, fencesLeft: Int, run: @Sendable () -> Void)?
   }
   private let state: Mutex<State>
   private let shadow: UnsafeMutableRawPointer
@@ -128,6 +129,19 @@ package final class SimulatedMedium: RegionMedium, JournalFile, @unchecked Senda
   /// The mapping is gone (closed): nothing is compared any more until the next `attach`.
   func detach() { state.withLock { $0.base = nil } }
 
+  /// Has the calling thread do something else just before its n-th order or fence from here, counted from 0.
+  func interrupt(beforeFence n: Int, _ run: @escaping @Sendable () -> Void) {
+    state.withLock { $0.interruption = (nvm_thread_slot(), n, run) }
+  }
+
+  /// Forgets the interruption. Returns whether it was still to come.
+  func cancelInterruption() -> Bool {
+    state.withLock { state in
+      defer { state.interruption = nil }
+      return state.interruption != nil
+    }
+  }
+
   // MARK: RegionMedium
 
   package func attach(base: UnsafeMutableRawPointer, path: String) { state.withLock { $0.base = base } }
@@ -230,6 +244,12 @@ package final class SimulatedMedium: RegionMedium, JournalFile, @unchecked Senda
   }
 
   private func recordFence(_ kind: Trace.Event.Kind) {
+    let interruption = state.withLock { state -> (@Sendable () -> Void)? in
+      guard let (thread, left, run) = state.interruption, thread == nvm_thread_slot() else { return nil }
+      state.interruption = left > 0 ? (thread, left - 1, run) : nil
+      return left > 0 ? nil : run
+    }
+    interruption?()
     record { (state, context) in
       state.compare(0, state.mapped, context)
       state.append(kind, context, offset: 0, count: 0)

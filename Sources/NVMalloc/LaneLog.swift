@@ -213,7 +213,7 @@ final class LaneLog: @unchecked Sendable {
           .copyMemory(from: region.pointer(to: place(index, position + i)), byteCount: Self.line)
       }
       buffer.baseAddress!.storeBytes(of: UInt64(count), toByteOffset: 8, as: UInt64.self)
-      guard check(buffer, at: at) == word1 >> 32 else { return nil }
+      guard TrustedChecksum.logRecord.accepts(check(buffer, at: at) == word1 >> 32) else { return nil }
       let pairs = (0..<pairCount).map {
         LogWord(
           offset: buffer.load(fromByteOffset: 16 + 16 * $0, as: UInt64.self),

@@ -107,7 +107,15 @@ struct WorkStore: Sendable {
     case .makeTree: _ = try store.tree(Self.ownTree(thread), of: Int.self, Int.self)
     case .removeTree:
       if store.hasTree(named: Self.ownTree(thread)) { try store.removeTree(named: Self.ownTree(thread)) }
+    case .load(let first, let count, let content):
+      try ownTree(thread)?.append(contentsOf: (first..<first + count).map { ($0, content.step) })
+    case .clear(let range): try Self.clear(range, of: thread, in: store)
     }
+  }
+
+  static func clear(_ range: Range<Int>, of thread: Int, in store: NVMStore) throws {
+    guard store.hasTree(named: ownTree(thread)) else { return }
+    try store.tree(ownTree(thread), of: Int.self, Int.self).removeAll(in: range)
   }
 
   private func ownTree(_ thread: Int) throws -> Numbers? {

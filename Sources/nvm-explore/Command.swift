@@ -114,8 +114,8 @@ struct Command {
       fflush(nil)
     }
     let survivors = gate.survivors
-    for (mutation, excuse) in survivors {
-      print(excuse == nil ? "SURVIVES" : "excused ", "\(mutation)", excuse.map { "— \($0.reason)" } ?? "")
+    for (mutation, index, excuse) in survivors {
+      print(excuse == nil ? "SURVIVES" : "excused ", "\(mutation)", excuse.map { "— \($0.reason)" } ?? "#\(index)")
     }
     for call in gate.survivingCalls { print("survives alone: \(call)") }
     print(

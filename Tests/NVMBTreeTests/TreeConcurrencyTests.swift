@@ -157,8 +157,3 @@ final class TreeConcurrencyTests: XCTestCase {
     XCTAssertEqual(tree.statistics.waitingForReaders, 0)
   }
 }
-
-private struct Mismatch: Error, CustomStringConvertible {
-  let description: String
-  init(_ what: String) { description = "mismatch: \(what)" }
-}

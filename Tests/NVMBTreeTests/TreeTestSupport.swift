@@ -35,3 +35,8 @@ func assertClean(
 ) {
   XCTAssertEqual(report.problems, [], context, file: file, line: line)
 }
+
+struct Mismatch: Error, CustomStringConvertible {
+  let description: String
+  init(_ what: String) { description = "mismatch: \(what)" }
+}

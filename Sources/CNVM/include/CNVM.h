@@ -5,9 +5,11 @@
 
 #include "nvm_atomic.h"
 #include "nvm_flush.h"
+#include "nvm_guard.h"
 #include "nvm_hash.h"
 #include "nvm_match.h"
 #include "nvm_rank.h"
+#include "nvm_search.h"
 #include "nvm_system.h"
 #include "nvm_thread.h"
 

@@ -29,12 +29,15 @@ package protocol RegionMedium: AnyObject, Sendable {
   func sync(_ fd: Int32) -> Int32
   /// The region now has `size` bytes; the new ones read as zero.
   func didGrow(to size: Int)
+  /// The mapping goes; stores that come late may still be handed in.
+  func willClose()
 }
 
 extension RegionMedium {
   package func attach(base: UnsafeMutableRawPointer, path: String) {}
   package func sync(_ fd: Int32) -> Int32 { SystemCall.sync(fd) }
   package func didGrow(to size: Int) {}
+  package func willClose() {}
   package func flush(line p: UnsafeMutableRawPointer, words mask: UInt8) { flush(p, count: 64) }
   package func writeHeader(_ bytes: UnsafeRawBufferPointer, at offset: Int) throws(NVMError) -> Bool { false }
   package func close(isClean: Bool) throws(NVMError) {}

@@ -28,7 +28,7 @@ class RegionTestCase: XCTestCase {
   override func tearDown() {
     // Foundation closes what it used to watch a child a little after the child's end.
     for _ in 0..<500 where openDescriptors() != descriptors { usleep(10_000) }
-    XCTAssertEqual(openDescriptors(), descriptors, "descriptors left open")
+    XCTAssertEqual(openDescriptors(), descriptors, "descriptors left open: \(descriptorTargets())")
     for mount in mounts { _ = try? runProgram("/bin/umount", [mount]) }
     for path in [directory, memoryDirectory] { try? FileManager.default.removeItem(atPath: path) }
   }
@@ -86,6 +86,13 @@ class RegionTestCase: XCTestCase {
 /// How many descriptors the process has open.
 func openDescriptors() -> Int {
   (try? FileManager.default.contentsOfDirectory(atPath: "/proc/self/fd"))?.count ?? -1
+}
+
+/// What they lead to, for messages.
+func descriptorTargets() -> [String] {
+  ((try? FileManager.default.contentsOfDirectory(atPath: "/proc/self/fd")) ?? []).map {
+    $0 + " " + ((try? FileManager.default.destinationOfSymbolicLink(atPath: "/proc/self/fd/" + $0)) ?? "gone")
+  }
 }
 
 func names(in directory: String) -> [String] {

@@ -1,0 +1,168 @@
+import CNVM
+public import NVMRegion
+
+// A group of updates shares one fence. Each leaf it touches stays locked from its first change until the fence has
+// ended, so no reader sees what a crash could take back; and it takes one commit word for all the group's changes in
+// it, so that the set before the group, the last fenced one, stays whole as the one to go back to:
+//
+//     lock L, M, …           free slots of L, M, … := new entries                         flush
+//     L, M, …: sums; commit word { live = all of it, prev = the fenced set }              <- atomic, leaf by leaf
+//     flush, one fence       unlock all
+//
+// Deadlock is excluded because a group that holds a lock waits for no other: what it cannot lock at once, and what
+// needs a split, is done alone, after the group's locks are gone. Keys are taken in their order.
+
+/// A leaf that a group has locked and changed but not yet committed.
+struct PendingLeaf {
+  var leaf: Leaf
+  var version: UInt64
+  var old: LeafCommit
+  var live: UInt64
+  var sum: UInt32
+  /// Words of the first line that changed.
+  var words: UInt8 = 0
+}
+
+extension TreeBatch {
+  /// The word to store for the key added last, with the record it needs.
+  @usableFromInline func prepareLast(word: UInt64, bytes: UnsafeRawBufferPointer?) throws(NVMError) {
+    let i = count - 1
+    if let bytes, bytes.count > RecordLayout.maximumValueLength {
+      count -= 1
+      throw engine.valueTooLarge(bytes.count)
+    }
+    do throws(NVMError) {
+      let value = try engine.prepare(keys[i], word: word, bytes: bytes)
+      words[i] = value.word
+      if value.record != nil { loose |= 1 << UInt32(i) }
+    } catch {
+      count -= 1
+      throw error
+    }
+  }
+
+  /// Frees the records of entries that were not stored.
+  @usableFromInline func discardLoose() {
+    for i in 0..<count where loose & 1 << UInt32(i) != 0 {
+      if let record = engine.recordOffset(keys[i].head, words[i]) { engine.discardRecord(record) }
+    }
+    loose = 0
+    count = 0
+  }
+
+  /// Stores all entries, settled on return, and empties the batch. On an error those before some entry are stored.
+  /// - Returns: how many keys were not there before.
+  @usableFromInline func update() throws(NVMError) -> Int {
+    guard count > 0 else { return 0 }
+    try engine.checkWritable()
+    let stripe = try engine.gate.enter()
+    defer { engine.gate.leave(stripe) }
+    // The way down reads separators of long keys, which are freed by epoch.
+    engine.space.epochs.pin()
+    defer { engine.space.epochs.unpin() }
+    insertedCount = 0
+    // Records are durable before a leaf can name them.
+    if loose != 0 { try engine.region.order() }
+    descend(fetchingAll: true)
+    do throws(NVMError) {
+      for i in 0..<count {
+        if !apply(i) {
+          try settle()
+          if case .inserted = try engine.updateAlone(keys[i], word: words[i]) { insertedCount &+= 1 }
+        }
+        loose &= ~(1 << UInt32(i))
+      }
+    } catch {
+      try? settle()
+      throw error
+    }
+    try settle()
+    count = 0
+    return insertedCount
+  }
+
+  /// Takes an entry into the group; false where it has to be stored alone.
+  private func apply(_ i: Int) -> Bool {
+    let step = steps[i]
+    guard !step.isLost else { return false }
+    var at = 0
+    while at < pendingCount, pending[at].leaf.node != step.node { at &+= 1 }
+    if at == pendingCount {
+      guard engine.tryLock(step.position) else { return false }
+      let leaf = engine.leaf(step.node)
+      let old = leaf.commit
+      pending[at] = PendingLeaf(
+        leaf: leaf, version: step.version, old: old, live: old.live,
+        sum: UInt32(truncatingIfNeeded: leaf.sums))
+      pendingCount &+= 1
+    }
+    // A version seen before the lock was taken, and again by this group: the same range.
+    return pending[at].version == step.version && add(i, to: &pending[at])
+  }
+
+  /// Adds an entry to a pending leaf, or gives it a new word; false, and nothing changed, where there is no room.
+  private func add(_ i: Int, to item: inout PendingLeaf) -> Bool {
+    let leaf = item.leaf
+    let head = keys[i].head
+    let fingerprint = steps[i].fingerprint
+    let free = ~(item.old.live | item.live) & LeafLayout.slotMask
+    guard free != 0 else { return false }
+    let s = engine.leafSeed(leaf.node)
+    if let slot = engine.find(keys[i], in: leaf, live: item.live, fingerprint: fingerprint) {
+      let old = leaf.word(slot)
+      item.sum &-= engine.slotHash(s, slot, head, old, fingerprint)
+      item.live &= ~(1 &<< UInt64(slot))
+      if let record = engine.recordOffset(head, old) { replaced.append(record) }
+    } else {
+      guard item.live.nonzeroBitCount < engine.leafCapacity else { return false }
+      pendingInserts &+= 1
+    }
+    let slot = free.trailingZeroBitCount
+    engine.fill(leaf, slot, head, words[i])
+    engine.setFingerprint(leaf, slot, fingerprint)
+    item.sum &+= engine.slotHash(s, slot, head, words[i], fingerprint)
+    item.live |= 1 &<< UInt64(slot)
+    item.words |= LeafLayout.fingerprintWord(slot)
+    if slot == 0 {
+      item.words |= LeafLayout.slotWords(0)
+    } else {
+      engine.region.flush(
+        line: leaf.offset + (LeafLayout.slot(slot) & ~63), words: LeafLayout.slotWords(slot))
+    }
+    return true
+  }
+
+  /// Commits the changed leaves, all under one fence, and lets them go.
+  private func settle() throws(NVMError) {
+    guard pendingCount > 0 else { return }
+    let region = engine.region
+    for k in 0..<pendingCount where pending[k].live != pending[k].old.live {
+      let item = pending[k]
+      let at = item.leaf.offset
+      region.store(UInt64(item.sum) | (item.leaf.sums & 0xFFFF_FFFF) << 32, at: at + LeafLayout.sums)
+      let commit = LeafCommit(live: item.live, alternate: item.old.alternate, previous: item.old)
+      region.store(commit.raw, at: at + LeafLayout.commit)
+      region.flush(line: at, words: item.words | 0b11)
+    }
+    defer {
+      pendingInserts = 0
+      replaced.removeAll(keepingCapacity: true)
+    }
+    do throws(NVMError) {
+      try region.settle()
+      for k in 0..<pendingCount { engine.notePosition(pending[k].leaf.node) }
+    } catch {
+      unlockPending()
+      throw error
+    }
+    engine.entryCount.add(UInt64(pendingInserts))
+    insertedCount &+= pendingInserts
+    unlockPending()
+    for record in replaced { engine.retire(.record(record)) }
+  }
+
+  private func unlockPending() {
+    for k in 0..<pendingCount { engine.unlock(pending[k].leaf.node, pending[k].version) }
+    pendingCount = 0
+  }
+}

@@ -1,0 +1,177 @@
+import CNVM
+public import NVMRegion
+
+// Several operations at once. A single one waits for memory three times, each time for what the time before brought
+// (inner node, first line of the leaf, slot); a group goes through the same steps side by side, so that its members'
+// misses overlap:
+//
+//     descend   all, level by level            → leaf known, its lines on their way
+//     look      all: fingerprints              → slot known, its line (or record) on its way
+//     read      all, each checked against its leaf's version; who met a writer is looked up again alone
+
+/// A group of keys on their way through the tree. Not thread-safe; used by one call.
+@usableFromInline final class TreeBatch {
+  /// Enough to hide a miss behind the others, few enough to stay in the nearest cache.
+  @usableFromInline static var capacity: Int { 16 }
+
+  struct Step {
+    var node: UInt32
+    var isLost: Bool
+    var fingerprint: UInt8
+    /// Of the leaf's lock word.
+    var version: UInt64
+    var parent: UnsafeMutableRawPointer
+    var parentVersion: UInt64
+
+    var position: Position {
+      Position(leaf: node, version: version, parent: parent, parentVersion: parentVersion)
+    }
+  }
+
+  let engine: TreeEngine
+  @exclusivity(unchecked) @usableFromInline var count = 0
+  @usableFromInline let keys: UnsafeMutablePointer<SearchKey>
+  /// What was found, or is to be stored.
+  @usableFromInline let words: UnsafeMutablePointer<UInt64>
+  /// Bit i: there is an entry for key i.
+  @exclusivity(unchecked) @usableFromInline var found: UInt32 = 0
+  let steps: UnsafeMutablePointer<Step>
+  private let copies: UnsafeMutablePointer<KeyCopy>
+
+  // Of updates only.
+  let pending: UnsafeMutablePointer<PendingLeaf>
+  @exclusivity(unchecked) var pendingCount = 0
+  @exclusivity(unchecked) var pendingInserts = 0
+  @exclusivity(unchecked) var insertedCount = 0
+  /// Records to be retired when the group is durable.
+  @exclusivity(unchecked) var replaced: [Offset] = []
+  /// Bit i: word i leads to a record that no leaf refers to yet.
+  @exclusivity(unchecked) var loose: UInt32 = 0
+
+  @usableFromInline init(_ engine: TreeEngine) {
+    self.engine = engine
+    keys = .allocate(capacity: Self.capacity)
+    words = .allocate(capacity: Self.capacity)
+    steps = .allocate(capacity: Self.capacity)
+    pending = .allocate(capacity: Self.capacity)
+    copies = .allocate(capacity: Self.capacity)
+    copies.initialize(repeating: KeyCopy(), count: Self.capacity)
+  }
+
+  deinit {
+    for i in 0..<Self.capacity { copies[i].release() }
+    keys.deallocate()
+    words.deallocate()
+    steps.deallocate()
+    pending.deallocate()
+    copies.deallocate()
+  }
+
+  @inlinable var isFull: Bool { count == Self.capacity }
+  @usableFromInline func removeAll() { count = 0 }
+
+  /// Adds a key; its bytes are copied.
+  @usableFromInline func add(_ key: SearchKey) {
+    if key.bytes == nil {
+      keys[count] = key
+    } else {
+      copies[count].set(key)
+      keys[count] = copies[count].key!
+    }
+    count &+= 1
+  }
+
+  /// Finds all keys: `words` and `found`. For keys longer than their head, and for records, the caller's epoch must be
+  /// pinned.
+  @usableFromInline func lookUp() throws(NVMError) {
+    try engine.region.checkUsable()
+    guard engine.isReadable else { throw engine.sealedError() }
+    let ticket = try engine.gate.ticket()
+    found = 0
+    descend(fetchingAll: false)
+    for i in 0..<count { look(i) }
+    if engine.keysAreBytes { for i in 0..<count { fetchRecords(i) } }
+    for i in 0..<count { read(i) }
+    let isCurrent = engine.gate.isCurrent(ticket)
+    for i in 0..<count where steps[i].isLost || !isCurrent {
+      found &= ~(1 << UInt32(i))
+      guard let word = try engine.lookup(keys[i]) else { continue }
+      words[i] = word
+      found |= 1 << UInt32(i)
+    }
+    if engine.journal != nil { for i in 0..<count { try engine.awaitDurable(steps[i].node) } }
+    // In a damaged tree "not there" is not known.
+    if found.nonzeroBitCount < count, engine.isSealed { throw engine.sealedError() }
+  }
+
+  // MARK: Steps
+
+  /// Brings each key to its leaf, whose first line (or all of them, for a change) is then on its way to the cache.
+  func descend(fetchingAll: Bool) {
+    let space = engine.space
+    let root = nvm_load_acquire(engine.rootWord)
+    var height = root >> 32
+    for i in 0..<count {
+      steps[i] = Step(
+        node: UInt32(truncatingIfNeeded: root), isLost: false, fingerprint: keys[i].fingerprint, version: 0,
+        parent: engine.rootWord, parentVersion: root)
+    }
+    while height > 0 {
+      for i in 0..<count where !steps[i].isLost {
+        let inner = space.inner(steps[i].node)
+        let version = nvm_load_acquire(inner.version)
+        var isCurrent = version & 1 == 0 && nvm_load_relaxed(steps[i].parent) == steps[i].parentVersion
+        if isCurrent {
+          steps[i].node = inner.child(inner.childIndex(for: keys[i]))
+          nvm_acquire_fence()
+          isCurrent = nvm_load_relaxed(inner.version) == version
+        }
+        steps[i].isLost = !isCurrent
+        steps[i].parent = inner.version
+        steps[i].parentVersion = version
+      }
+      height &-= 1
+    }
+    for i in 0..<count where !steps[i].isLost {
+      nvm_prefetch(space.lockWord(steps[i].node))
+      if fetchingAll {
+        engine.prefetchLeaf(steps[i].node)
+      } else {
+        nvm_prefetch(engine.leaf(steps[i].node).base)
+      }
+    }
+    for i in 0..<count where !steps[i].isLost {
+      steps[i].version = nvm_load_acquire(engine.space.lockWord(steps[i].node))
+      steps[i].isLost =
+        steps[i].version & 1 != 0 || nvm_load_relaxed(steps[i].parent) != steps[i].parentVersion
+    }
+  }
+
+  @inline(__always) private func look(_ i: Int) {
+    guard !steps[i].isLost else { return }
+    let leaf = engine.leaf(steps[i].node)
+    let candidates = leaf.matches(steps[i].fingerprint) & leaf.commit.live
+    nvm_prefetch(leaf.base + LeafLayout.slot(candidates.trailingZeroBitCount & 31))
+  }
+
+  private func fetchRecords(_ i: Int) {
+    guard !steps[i].isLost, keys[i].bytes != nil else { return }
+    let leaf = engine.leaf(steps[i].node)
+    var candidates = leaf.matches(steps[i].fingerprint) & leaf.commit.live
+    while candidates != 0 {
+      let slot = candidates.trailingZeroBitCount
+      candidates &= candidates &- 1
+      if leaf.head(slot) == keys[i].head { engine.prefetchRecord(keys[i].head, leaf.word(slot)) }
+    }
+  }
+
+  @inline(__always) private func read(_ i: Int) {
+    guard !steps[i].isLost else { return }
+    let leaf = engine.leaf(steps[i].node)
+    if let slot = engine.find(keys[i], in: leaf, live: leaf.commit.live, fingerprint: steps[i].fingerprint) {
+      words[i] = leaf.word(slot)
+      found |= 1 &<< UInt32(i)
+    }
+    steps[i].isLost = !engine.isUnchanged(steps[i].position)
+  }
+}
