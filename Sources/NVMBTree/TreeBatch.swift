@@ -106,6 +106,7 @@ public import NVMRegion
       words[i] = word
       found |= 1 << UInt32(i)
     }
+    if engine.journal != nil { for i in 0..<count { try engine.awaitDurable(steps[i].node) } }
     // In a damaged tree "not there" is not known.
     if found.nonzeroBitCount < count, engine.isSealed { throw engine.sealedError() }
   }
