@@ -77,11 +77,12 @@ let package = Package(
       name: "nvm-campaign", dependencies: ["NVM", "NVMBTree", "NVMalloc", "NVMRegion", "CNVM", "CNVMCut"],
       swiftSettings: settings),
 
-    .testTarget(name: "NVMBTreeTests", dependencies: ["NVMBTree"], swiftSettings: settings),
+    .testTarget(
+      name: "NVMBTreeTests", dependencies: ["NVMBTree", "NVMalloc", "NVMRegion"], swiftSettings: settings),
     .testTarget(
       name: "NVMFoundationTests", dependencies: ["NVMFoundation", "NVMBTree", "NVMRegion"],
       swiftSettings: settings),
-    .testTarget(name: "NVMallocTests", dependencies: ["NVMalloc"], swiftSettings: settings),
+    .testTarget(name: "NVMallocTests", dependencies: ["NVMalloc", "NVMRegion"], swiftSettings: settings),
     // A child process for the kill tests: works on a store until it is killed.
     .target(
       name: "StoreTestModel", dependencies: ["NVM"], path: "Tests/Helpers/StoreTestModel",

@@ -8,10 +8,12 @@ package enum HeapScenarios {
 
   package static func all(seed: UInt64) -> [AnyScenario] {
     [
-      AnyScenario(format()), AnyScenario(HeapFormatScenario.make()), AnyScenario(blocks()),
+      AnyScenario(format()), AnyScenario(HeapFormatScenario.make()), AnyScenario(HeapRepairScenario.make()),
+      AnyScenario(blocks()),
       AnyScenario(moves()), AnyScenario(cells()),
       AnyScenario(publications()), AnyScenario(slabs()),
-      AnyScenario(large()), AnyScenario(growth()), AnyScenario(roots()),
+      AnyScenario(large()), AnyScenario(joined()), AnyScenario(growth()), AnyScenario(tableMove()),
+      AnyScenario(roots()),
       AnyScenario(laneReuse()), AnyScenario(overflow()), AnyScenario(reopening()),
       AnyScenario(random(seed: seed), isSeeded: true), AnyScenario(twoThreads(seed: seed)),
       AnyScenario(handover()),
@@ -183,6 +185,21 @@ package enum HeapScenarios {
     return scenario
   }
 
+  /// Objects over several free extents, which memory has joined and the medium has not: with a rest, without one, and
+  /// from a slab that is given back.
+  static func joined() -> Scenario {
+    var scenario = scenario(
+      "heap-joined",
+      [
+        hold(1, 9000), hold(2, 10000), hold(3, 11000), hold(4, 9000), release(1), release(2), hold(5, 12000),
+        release(3), hold(6, 18000), release(5), release(6), release(4), hold(7, 40000), release(7),
+        put(0, 20000, 1),
+        change([(1, 12000, 2)], emptied: [0]), hold(8, 27000),
+      ])
+    scenario.regionSize = 96 << 10
+    return scenario
+  }
+
   /// More than the region holds at first.
   static func growth() -> Scenario {
     var scenario = scenario(
@@ -192,6 +209,13 @@ package enum HeapScenarios {
         put(1, 9000, 2),
       ])
     scenario.maximumSize = 256 << 10
+    return scenario
+  }
+
+  /// The first growth that the table of extents has no room for.
+  static func tableMove() -> Scenario {
+    var scenario = scenario("heap-table-move", [hold(1, 80_000)])
+    scenario.maximumSize = 512 << 10
     return scenario
   }
 

@@ -40,14 +40,20 @@ extension DurableBTree {
     for i in 0..<batch.count {
       if batch.found & 1 &<< UInt32(i) == 0 {
         values.append(nil)
-      } else {
+      } else if mayBeRecord {
         values.append(try decodeValue(batch.keys[i].head, batch.words[i]))
+      } else {
+        guard let value = Value(valueWord: batch.words[i]) else {
+          throw undecodable("value", batch.keys[i].head)
+        }
+        values.append(value)
       }
     }
   }
 
   /// Stores many values, in the order given, as ``setValue(_:forKey:)`` does one after the other, but with one fence
-  /// for some sixteen of them and with their waits for memory overlapping. Durable on return. Thread-safe.
+  /// for some sixteen of them, on a journaled file one for all, and with their waits for memory overlapping. Durable on
+  /// return. Thread-safe.
   ///
   /// Each entry is an atomic step of its own, and the call as a whole is not: a crash leaves any part of its entries
   /// stored, and an error those before some entry of them. For all or nothing use a transaction of the store.
@@ -56,6 +62,21 @@ extension DurableBTree {
   /// - Throws: as ``updateValue(_:forKey:)``.
   @discardableResult @inlinable
   public func updateValues(_ entries: some Sequence<(Key, Value)>) throws(NVMError) -> Int {
+    let isDeferred = engine.beginDeferral()
+    let inserted: Int
+    do throws(NVMError) {
+      inserted = try settleValues(entries)
+    } catch {
+      if isDeferred { engine.endDeferral() }
+      throw error
+    }
+    if isDeferred { engine.endDeferral() }
+    try engine.acknowledge()
+    return inserted
+  }
+
+  @inlinable
+  func settleValues(_ entries: some Sequence<(Key, Value)>) throws(NVMError) -> Int {
     let batch = TreeBatch(engine)
     var inserted = 0
     do throws(NVMError) {

@@ -16,6 +16,13 @@ extension TreeEngine {
   /// - Returns: the word that was there (a record it names stays readable while the caller's epoch is pinned).
   @usableFromInline
   func remove(_ key: SearchKey, condition: UpdateCondition) throws(NVMError) -> UpdateOutcome {
+    let outcome = try settleRemoval(key, condition: condition)
+    try region.acknowledge()
+    return outcome
+  }
+
+  @inline(__always)
+  private func settleRemoval(_ key: SearchKey, condition: UpdateCondition) throws(NVMError) -> UpdateOutcome {
     try checkWritable()
     let stripe = try gate.enter()
     defer { gate.leave(stripe) }
@@ -54,7 +61,6 @@ extension TreeEngine {
     }
     unlock(position.leaf, position.version)
     if let record = recordOffset(key.head, word) { retire(.record(record)) }
-    try region.acknowledge()
     return .replaced(word)
   }
 

@@ -56,6 +56,16 @@ extension TreeEngine {
   func update(
     _ key: SearchKey, word: UInt64, bytes: UnsafeRawBufferPointer?, condition: UpdateCondition
   ) throws(NVMError) -> UpdateOutcome {
+    let outcome = try settleUpdate(key, word: word, bytes: bytes, condition: condition)
+    // With no lock held, nor the gate: on a journal this waits for the disk.
+    try region.acknowledge()
+    return outcome
+  }
+
+  @inline(__always)
+  private func settleUpdate(
+    _ key: SearchKey, word: UInt64, bytes: UnsafeRawBufferPointer?, condition: UpdateCondition
+  ) throws(NVMError) -> UpdateOutcome {
     try checkWritable()
     let stripe = try gate.enter()
     defer { gate.leave(stripe) }
@@ -70,11 +80,7 @@ extension TreeEngine {
     if value.record != nil { try region.order() }
     do throws(NVMError) {
       let outcome = try update(key, word: value.word, condition)
-      if case .refused = outcome {
-        if let record = value.record { discardRecord(record) }
-      } else {
-        try region.acknowledge()
-      }
+      if case .refused = outcome, let record = value.record { discardRecord(record) }
       return outcome
     } catch {
       if let record = value.record { discardRecord(record) }

@@ -44,6 +44,8 @@ import NVMalloc
   let gate = TreeGate()
   let structure = Lock<Void>(())
   let nodes: Lock<NodePool>
+  /// How many inner nodes the tree has.
+  let innerNodes = Lock(0)
   let retired = Lock(Retired())
 
   /// Set once by recovery, before the tree is shared.

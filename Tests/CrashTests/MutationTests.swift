@@ -21,21 +21,23 @@ final class MutationTests: XCTestCase {
 
   #if DEBUG
     /// Each checksum that recovery relies on is believed unread in turn: some scenario must notice.
+    ///
+    /// But for the superblock's: what changes together there (sequence, size, clean mark, incarnation) may be torn in
+    /// any way and still say what was true before or is true after. It guards against rot, as BadInputTests shows.
     func testEachChecksumIsNeeded() {
-      let scenarios: [(TrustedChecksum, String)] = [
-        (.superblock, "region-grow"), (.heapHeader, "heap-growth"), (.logRecord, "heap-publish"),
-        (.leaf, "tree-insert-random"),
+      let scenarios: [(TrustedChecksum, CrashModel, String)] = [
+        (.heapHeader, .cacheLine, "heap-table-move"), (.logRecord, .cacheLine, "heap-publish"),
+        (.leaf, .cacheLine, "tree-insert-random"), (.journal, .journaledFile, "region-laps"),
       ]
-      for (checksum, name) in scenarios {
+      for (checksum, model, name) in scenarios {
         guard let scenario = Registry.all(seed: 1).first(where: { $0.name == name }) else {
           XCTFail("no scenario \(name)")
           continue
         }
-        var options = CrashOptions()
-        options.maximumImages = 2000
+        var options = CrashOptions(model: model)
+        options.maximumImages = 1500
         options.maximumViolations = 1
         options.shrinks = false
-        XCTAssertEqual(scenario.explore(options).violations.map(\.message), [], name)
         let report = checksum.whileTrusted { scenario.explore(options) }
         XCTAssertFalse(
           report.violations.isEmpty, "nobody notices when the \(checksum) checksum is not verified")
@@ -47,7 +49,9 @@ final class MutationTests: XCTestCase {
   func testEachMissingSyncOfTheJournalIsNoticed() {
     var gate = MutationGate()
     for scenario in Registry.all(seed: 1) where scenario.name == "region-laps" {
-      gate.add(scenario.mutate(CrashOptions(model: .journaledFile), false, gate.killed))
+      var options = CrashOptions(model: .journaledFile)
+      options.maximumImages = 1500
+      gate.add(scenario.mutate(options, false, gate.killed))
     }
     XCTAssertGreaterThan(gate.met.count, 8)
     for (mutation, _, _) in gate.survivors { XCTFail("nobody notices when the code runs \(mutation)") }

@@ -14,7 +14,10 @@ struct Options: ParsableArguments {
   var threads: String = "1"
   @Option(help: "Goes on with more rounds until this many seconds have passed.")
   var seconds: Double = 0
-  @Option(help: "emulated: memory driven as persistent memory (tmpfs). inplace: a file, synced page by page. file: a file with a journal.")
+  @Option(
+    help:
+      "emulated: memory driven as persistent memory (tmpfs). inplace: a file, synced page by page. file: a file with a journal."
+  )
   var media: Media = .emulated
   @Option(
     help: "Directory for the files; default /dev/shm for emulated, the temporary directory for others.")

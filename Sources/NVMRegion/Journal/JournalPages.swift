@@ -70,9 +70,10 @@ struct JournalPages {
     return iterator.isSound
   }
 
-  /// Whether more should be taken in before the pages are written.
+  /// Whether more may be taken in before the pages are written. (One batch always fits: its records are 9 bytes at
+  /// least, and `order` has 28 bits.)
   func hasRoom(for count: Int) -> Bool {
-    self.count + count <= Self.windowSize && fragments.count < 1 << 24
+    self.count + count <= Self.windowSize && fragments.count < 1 << 21
   }
 
   /// Writes every page, and forgets what it held but for ``written``. Not durable before a sync.

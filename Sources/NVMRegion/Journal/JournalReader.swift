@@ -54,7 +54,9 @@ final class JournalReader {
     else { return nil }
     let p = try bytes(at, head.size)
     let check = BatchHeader.check(p, Int(head.length), key)
-    guard p.load(fromByteOffset: 24, as: UInt64.self) == check else { return nil }
+    guard TrustedChecksum.journal.accepts(p.load(fromByteOffset: 24, as: UInt64.self) == check) else {
+      return nil
+    }
     return (
       head, UnsafeRawBufferPointer(start: p + JournalLayout.batchHeader, count: Int(head.length)), check
     )

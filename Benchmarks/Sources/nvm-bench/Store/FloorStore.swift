@@ -42,7 +42,9 @@ final class FloorStore: StoreContestant {
         for j in i..<end {
           buffer.storeBytes(of: batch.keys[j], toByteOffset: (j - i) * record, as: UInt64.self)
         }
-        if !store.append(UnsafeRawBufferPointer(rebasing: buffer[..<((end - i) * record)])) { outcome.wrong &+= 1 }
+        if !store.append(UnsafeRawBufferPointer(rebasing: buffer[..<((end - i) * record)])) {
+          outcome.wrong &+= 1
+        }
         if batch.ticks != nil { batch.ticks[i] = UInt32(truncatingIfNeeded: bench_ticks() &- began) }
         i = end
       }
