@@ -50,17 +50,28 @@ extension PersistentRegion {
 
   private func flushed(_ offset: Offset, count: Int, in group: PersistGroup) throws(NVMError) {
     guard count > 0 else { return }
+    if journal != nil {
+      flush(offset, count: count)
+      return notePosition(in: group)
+    }
+    // Written back last: an atomic instruction waits for a write-back that is under way as a fence does. Any fence of
+    // this thread comes after both.
+    let isFull = enter(offset, count: count, in: group)
     flush(offset, count: count)
-    try note(offset, count: count, in: group)
+    if isFull { try settleGroups([group.content]) }
   }
 
   /// Adds lines to a group that the calling thread has just flushed.
   package func note(_ offset: Offset, count: Int, in group: PersistGroup) throws(NVMError) {
     if journal != nil { return notePosition(in: group) }
+    if enter(offset, count: count, in: group) { try settleGroups([group.content]) }
+  }
+
+  private func enter(_ offset: Offset, count: Int, in group: PersistGroup) -> Bool {
     let lines = GroupContent.Lines(
       first: offset.rawValue >> 6, end: (offset.rawValue + UInt64(count) + 63) >> 6)
     let earlier = groups.enter(group.content, lines)
-    if group.content.note(lines, after: earlier, self) { try settleGroups([group.content]) }
+    return group.content.note(lines, after: earlier, self)
   }
 
   /// On a journal: adds what the calling thread has appended so far.
