@@ -171,6 +171,13 @@ package final class HeapHarness: @unchecked Sendable {
     return true
   }
 
+  /// Removes a cell's block if there is one.
+  func takeIfThere(_ i: Int) throws -> Bool {
+    guard region.load(link(i)) != 0 else { return false }
+    try heap.remove(from: link(i))
+    return true
+  }
+
   /// Fills the cells of `entries` and empties those of `emptied`, in one step.
   func change(_ entries: [(Int, Cell)], emptied: [Int]) throws {
     try heap.publish { publication throws(NVMError) in

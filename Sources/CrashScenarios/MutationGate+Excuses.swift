@@ -6,10 +6,16 @@ extension MutationGate {
   static let excuses: [Excuse] = heapExcuses + treeExcuses
 
   private static let heapExcuses: [Excuse] =
-    CrashMutation.Kind.allCases.map {
-      Excuse(
-        kind: $0, file: "PersistentHeap+Open.swift", function: "closure #1 in PersistentHeap.adopt(_:)",
-        index: 0, reason: releasedLog)
+    CrashMutation.Kind.allCases.flatMap { kind in
+      // The optimiser names the line by its closure or by its function.
+      [
+        Excuse(
+          kind: kind, file: "PersistentHeap+Open.swift", function: "closure #1 in PersistentHeap.adopt(_:)",
+          index: 0, reason: releasedLog),
+        Excuse(
+          kind: kind, file: "PersistentHeap+Open.swift", function: "PersistentHeap.adopt(_:)", index: 0,
+          reason: releasedLog),
+      ]
     } + [
       Excuse(
         kind: .flushBeforeStore, file: "PersistentHeap+Publish.swift", function: "PersistentHeap.prepare(_:)",

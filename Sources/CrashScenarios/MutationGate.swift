@@ -40,11 +40,13 @@ package struct MutationGate {
   }
 
   /// What a scenario does to soil a region beforehand is no code of ours.
-  private static func isOurs(_ site: CallSite) -> Bool { site.file != "HeapFormatScenario.swift" }
+  private static func isOurs(_ site: CallSite) -> Bool {
+    !["HeapFormatScenario.swift", "HeapScenarios.swift"].contains(site.file)
+  }
 
-  /// Mutants that nobody noticed, with their excuses.
-  package var survivors: [(mutation: CrashMutation, excuse: Excuse?)] {
-    var result: [(mutation: CrashMutation, excuse: Excuse?)] = []
+  /// Mutants that nobody noticed, with their excuses, and the index that an excuse names them by.
+  package var survivors: [(mutation: CrashMutation, index: Int, excuse: Excuse?)] {
+    var result: [(mutation: CrashMutation, index: Int, excuse: Excuse?)] = []
     for mutation in met.subtracting(killed) {
       guard case .site(let site) = mutation.target else { continue }
       let index = Set(
@@ -58,7 +60,7 @@ package struct MutationGate {
       let excuse = Self.excuses.first {
         $0.kind == mutation.kind && $0.file == site.file && $0.function == site.function && $0.index == index
       }
-      result.append((mutation, excuse))
+      result.append((mutation, index, excuse))
     }
     return result.sorted { $0.mutation.description < $1.mutation.description }
   }

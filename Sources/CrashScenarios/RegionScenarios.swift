@@ -7,7 +7,7 @@ package enum RegionScenarios {
     [
       AnyScenario(create(), isGated: true), AnyScenario(grow(), isGated: true), AnyScenario(reopen()),
       AnyScenario(words(seed: seed), isSeeded: true, isGated: true),
-      AnyScenario(wordsOfTwoThreads(seed: seed)),
+      AnyScenario(wordsOfTwoThreads(seed: seed)), AnyScenario(laps(seed: seed), isSeeded: true),
     ]
   }
 
@@ -133,6 +133,25 @@ package enum RegionScenarios {
         let value = generator.next()
         return generator.below(2) == 0 ? set(i, value) : setDirectly(i, value)
       })
+  }
+
+  /// So many bytes that a small journal is gone round several times, with its checkpoints.
+  package static func laps(seed: UInt64) -> CrashScenario<Words, Words.State> {
+    var generator = SeededGenerator(seed: seed)
+    return scenario(
+      "region-laps",
+      (0..<40).map { n in
+        let i = generator.below(Words.count)
+        let value = generator.next()
+        return Scenario.Operation("fill and set") {
+          let room = $0.region.payloadStart + 4096
+          $0.region.fill(room, count: 3000, with: UInt8(n))
+          $0.region.flush(room, count: 3000)
+          try $0.set(i, value)
+        } model: {
+          $0.words[i] = value
+        }
+      } + [.restart, set(5, 55), .reopen, set(6, 66)])
   }
 
   /// Two threads, each with words of its own in lines that they share.

@@ -34,6 +34,7 @@ enum StoreScenarios {
           ])),
       AnyScenario(
         scenario("store-large-transaction", [make("a"), make("b"), make("s"), fill(1..<30), clear(1..<30)])),
+      AnyScenario(interrupted),
     ]
   }
 
@@ -48,6 +49,29 @@ enum StoreScenarios {
     scenario.invariant = { try $0.check() }
     scenario.close = { try $0.store.close() }
     scenario.continuation = [make("a"), make("b"), make("s"), transfer(70, 71, "on"), put("a", 72, 1)]
+    return scenario
+  }
+
+  /// One makes and removes trees, the other changes trees meanwhile: at each order and fence of the first one's
+  /// operation the second carries out a whole one.
+  private static var interrupted: CrashScenario<StoreSubject, State> {
+    var pairs: [(Operation, Operation, Int)] = []
+    for moment in 0..<5 {
+      let n = UInt64(moment + 1)
+      pairs.append((make("b"), put("a", n, n), moment))
+      pairs.append((drop("b"), put("a", n, n + 1), moment))
+      pairs.append((put("a", n + 10, 1), make("b"), .max))
+      pairs.append((put("a", n + 20, 1), drop("b"), moment))
+    }
+    var scenario = scenario("store-interrupted", [])
+    scenario.threads = [pairs.map(\.0), pairs.map(\.1)]
+    scenario.interruptions = pairs.map(\.2)
+    let create = scenario.create
+    scenario.create = { region in
+      let subject = try create(region)
+      try subject.makeTree("a")
+      return subject
+    }
     return scenario
   }
 

@@ -4,7 +4,10 @@ import NVMTesting
 /// Batches of updates: a crash in the middle of one leaves any part of its entries.
 enum TreeBatchScenarios {
   static func all() -> [AnyScenario] {
-    [AnyScenario(words("tree-batch", leafCapacity: 4)), AnyScenario(words("tree-batch-wide", leafCapacity: 27))]
+    [
+      AnyScenario(words("tree-batch", leafCapacity: 4)),
+      AnyScenario(words("tree-batch-wide", leafCapacity: 27)),
+    ]
   }
 
   typealias Subject = TreeSubject<UInt64, UInt64>
@@ -43,7 +46,9 @@ enum TreeBatchScenarios {
         state.isObserved = false
         state.perhaps = []
         var inserted = 0
-        for (key, value) in entries where state.content.updateValue(value, forKey: key) == nil { inserted += 1 }
+        for (key, value) in entries where state.content.updateValue(value, forKey: key) == nil {
+          inserted += 1
+        }
         return inserted
       },
     ]

@@ -22,7 +22,7 @@ enum TreeScenarios {
       AnyScenario(records("tree-records-mixed", mixedRecords(seed: seed, count: 40)), isSeeded: true),
       AnyScenario(twoWriters, isSeeded: true), AnyScenario(TreeRepairScenarios.tornSplit),
       AnyScenario(TreeRepairScenarios.emptyLeaf),
-    ] + TreeBatchScenarios.all()
+    ] + TreeInterruptions.all + TreeBatchScenarios.all()
   }
 
   // MARK: Words to words

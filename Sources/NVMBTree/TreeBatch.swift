@@ -150,7 +150,11 @@ public import NVMRegion
     }
     for i in 0..<count where !steps[i].isLost {
       nvm_prefetch(space.lockWord(steps[i].node))
-      if fetchingAll { engine.prefetchLeaf(steps[i].node) } else { nvm_prefetch(engine.leaf(steps[i].node).base) }
+      if fetchingAll {
+        engine.prefetchLeaf(steps[i].node)
+      } else {
+        nvm_prefetch(engine.leaf(steps[i].node).base)
+      }
     }
     for i in 0..<count where !steps[i].isLost {
       steps[i].version = nvm_load_acquire(engine.space.lockWord(steps[i].node))

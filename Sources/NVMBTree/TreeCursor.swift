@@ -19,6 +19,8 @@ public import NVMRegion
   @exclusivity(unchecked) private var isFinished = false
   /// Of the gate, for the leaf being read.
   @exclusivity(unchecked) private var ticket: UInt64 = 0
+  /// The leaf whose entries were just copied.
+  @exclusivity(unchecked) private var taken: UInt32?
   /// Forward: the leaf that was left behind, if its link may be followed.
   @exclusivity(unchecked) private var link: (leaf: UInt32, version: UInt64, next: UInt32)?
   /// Forward: the inner node above the current leaf and the leaf's index in it. A hint, for fetching ahead.
@@ -78,6 +80,10 @@ public import NVMRegion
     while !isFinished {
       ticket = try engine.gate.ticket()
       if isReverse { loadBackward() } else { loadForward() }
+      if let leaf = taken {
+        taken = nil
+        try engine.awaitDurable(leaf)
+      }
       if count > 0 { return true }
     }
     // A damaged chain ends early, and that is not silent.
@@ -274,6 +280,7 @@ public import NVMRegion
     }
     count = 0
     guard engine.isUnchanged(position) else { return false }
+    taken = position.leaf
     count = n
     if !isSorted {
       let ranks = ranks

@@ -47,7 +47,7 @@ extension TreeEngine {
     let low = UInt32(truncatingIfNeeded: leaf.sums)
     let high = UInt32(truncatingIfNeeded: leaf.sums >> 32)
     let present = sum(leaf, commit.live, alternate: commit.alternate)
-    if present == low { return (.whole, commit.live, commit.alternate) }
+    if TrustedChecksum.leaf.accepts(present == low) { return (.whole, commit.live, commit.alternate) }
     guard mayBeTorn else { return (.corrupt, commit.live, commit.alternate) }
     if present == high { return (.untidy, commit.live, commit.alternate) }
     if sum(leaf, commit.prev, alternate: commit.prevAlternate) == high {

@@ -35,12 +35,18 @@ extension PersistentRegion {
       do throws(NVMError) {
         // What this thread flushed comes before the mark that vouches for it.
         try fenceUnderStateLock()
-        try updateSuperblock(&state) { $0.isClean = true }
+        try medium?.close(isClean: true)
+        try updateSuperblock(&state) {
+          $0.isClean = true
+          $0.isJournalInUse = false
+        }
       } catch {
         failure = error
       }
     }
+    try? medium?.close(isClean: false)
     nvm_store_release(control.status, nvm_load_acquire(control.status) | Self.closedBit)
+    medium?.willClose()
     // The addresses stay ours, as empty private memory, so that a late access harms nobody.
     let late = SystemCall.mapOver(baseAddress, size, PROT_READ | PROT_WRITE)
     if late < 0 { _ = SystemCall.mapOver(baseAddress, space.size, PROT_NONE) }

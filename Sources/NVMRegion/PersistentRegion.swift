@@ -14,14 +14,16 @@ import Glibc
 /// need a lock of their own. `flush` … `fence` must not span an `await`, since a fence settles only what its
 /// own thread flushed.
 ///
-/// What a user does not see here: a stray write through a raw pointer into the mapping is not detected by
-/// the region (checksums of the layers above find it), and a file shrunk by somebody else while it is open
-/// ends the process with SIGBUS, as with every mapping.
+/// A stray write through a raw pointer into the mapping is stopped where ``RegionOptions/protection`` is on; otherwise
+/// checksums of the layers above find it later. A file shrunk by somebody else while it is open ends the process with
+/// SIGBUS, as with every mapping.
 public final class PersistentRegion: @unchecked Sendable {
   /// The file, as given.
   public let path: String
   /// What the region lies on.
   public let media: RegionMedia
+  /// How its bytes are protected from stray writes.
+  public let protection: RegionProtection
   /// Whether it was opened without the right to change the file. Stores then go to a private copy.
   public let isReadOnly: Bool
   /// Whether the file had been closed properly before this opening (a new one counts as such).
@@ -42,11 +44,19 @@ public final class PersistentRegion: @unchecked Sendable {
     case cacheLine
     case autoFlush
     case mediated
+    /// By a medium that appends what is flushed to one journal.
+    case journaled
   }
   @usableFromInline let mode: Mode
+  @inlinable @inline(__always) var isMediated: Bool { mode.rawValue >= Mode.mediated.rawValue }
   @usableFromInline let counterTable: CounterTable
   @usableFromInline let control: Control
   let medium: (any RegionMedium)?
+  /// Where protection is on.
+  let pages: PageGuard?
+  let groups = GroupRegistry()
+  /// The medium, where it is a journal.
+  package let journal: JournaledFileMedium?
   let space: AddressSpace
   let state: Lock<State>
 
@@ -80,7 +90,8 @@ public final class PersistentRegion: @unchecked Sendable {
   init(
     path: String, media: RegionMedia, isReadOnly: Bool, wasCleanlyClosed: Bool, space: AddressSpace,
     mapped: Int,
-    maximumSize: Int, superblock: Superblock, newestCopy: Int, fd: Int32, medium: (any RegionMedium)?
+    maximumSize: Int, superblock: Superblock, newestCopy: Int, fd: Int32, medium: (any RegionMedium)?,
+    protection: RegionProtection
   ) {
     self.path = path
     self.media = media
@@ -89,15 +100,18 @@ public final class PersistentRegion: @unchecked Sendable {
     self.space = space
     self.maximumSize = max(mapped, min(maximumSize, space.size) & ~4095)
     self.medium = medium
+    self.protection = protection
+    pages = (medium as? ProtectedMedium)?.pages
     uuid = superblock.uuid
     incarnation = superblock.incarnation
     baseAddress = space.base
     payloadStart = Offset(rawValue: superblock.payload)
     counterTable = CounterTable()
     control = Control(size: mapped)
+    journal = medium as? JournaledFileMedium ?? (medium as? ProtectedMedium)?.journal
     mode =
       if isReadOnly && medium == nil { .autoFlush } else if medium != nil {
-        .mediated
+        journal == nil ? .mediated : .journaled
       } else if media
         == .autoFlushedPersistentMemory
       { .autoFlush } else { .cacheLine }
@@ -185,7 +199,11 @@ public final class PersistentRegion: @unchecked Sendable {
   }
 
   /// Remembers the first failure of the medium; from then on every call throws.
-  package func poison(_ error: NVMError) { state.withLock { poison(&$0, error) } }
+  package func poison(_ error: NVMError) {
+    // Nothing more gets into the journal, an open atomic step included.
+    journal?.poison(error)
+    state.withLock { poison(&$0, error) }
+  }
 
   func poison(_ state: inout State, _ error: NVMError) {
     if state.failure == nil { state.failure = error }

@@ -33,7 +33,13 @@ public struct CrashScenario<Structure, State: Equatable & Sendable>: Sendable {
   public var observe: @Sendable (Structure) throws -> State
   /// The operations of each thread. The threads start together, after `create`.
   public var threads: [[Operation]]
-  /// Operations run after recovery, to see that the structure still works.
+  /// Makes the meeting of two threads the same in every run: the second one's k-th operation runs from
+  /// beginning to end while the first one's k-th stands before its `interruptions[k]`-th order or fence (counted
+  /// from 0), or after it where it has fewer. Where the second needs a lock that the first holds, it goes on when
+  /// it gets it. Shows what the first has published to other threads without having fenced it.
+  public var interruptions: [Int]?
+  /// Operations run after recovery, to see that the structure still works. By another thread than the one that
+  /// recovered.
   public var continuation: [Operation] = []
   /// Throws where the structure is not sound: links, checksums, leaks.
   public var invariant: @Sendable (Structure) throws -> Void = { _ in }
@@ -49,6 +55,9 @@ public struct CrashScenario<Structure, State: Equatable & Sendable>: Sendable {
   public var budgets: [String: CrashBudget] = [:]
   /// Whether the torn states of the region's superblock are tried in full. Scenarios of the region do.
   var exploresSuperblock = false
+  /// Few operations, whose point is what a second crash leaves of the work after a recovery: many more recoveries
+  /// are crashed at each crash point, whatever the budget.
+  package var staysInRecovery = false
 
   /// A scenario of one thread.
   public init(
@@ -74,6 +83,8 @@ public struct CrashScenario<Structure, State: Equatable & Sendable>: Sendable {
 
   package mutating func exploreSuperblock() { exploresSuperblock = true }
   var capacity: Int { max(maximumSize ?? regionSize, regionSize) }
+  /// The region's size at first, in whole pages.
+  var firstSize: Int { (regionSize + 4095) & ~4095 }
 }
 
 /// The most that one operation may cost, counted on the simulated medium.

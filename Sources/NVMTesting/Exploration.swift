@@ -9,6 +9,8 @@ final class Exploration<Structure, State: Equatable & Sendable> {
   let scenario: CrashScenario<Structure, State>
   let options: CrashOptions
   let mutation: CrashMutation?
+  /// Whether the mistake shows in recoveries, too.
+  private let mutatesRecoveries: Bool
   let checker: ImageChecker<Structure, State>
   var report: CrashReport
   private var generator: SeededGenerator
@@ -21,15 +23,26 @@ final class Exploration<Structure, State: Equatable & Sendable> {
   var recoveryFlushes: Set<Int32> = []
   var recoveryFences: Set<Int32> = []
 
-  init(_ scenario: CrashScenario<Structure, State>, _ options: CrashOptions, mutation: CrashMutation? = nil) {
+  init(
+    _ scenario: CrashScenario<Structure, State>, _ options: CrashOptions, mutation: CrashMutation? = nil,
+    mutatesRecoveries: Bool = false
+  ) {
+    var options = options
+    if scenario.staysInRecovery, mutation != nil {
+      options.recoveriesPerPoint = max(options.recoveriesPerPoint, 64)
+      options.imagesPerRecoveryPoint = max(options.imagesPerRecoveryPoint, 400)
+      options.maximumImages = options.maximumImages.map { max($0, 40_000) }
+    }
     self.scenario = scenario
     self.options = options
     self.mutation = mutation
+    self.mutatesRecoveries = mutatesRecoveries
     checker = ImageChecker(scenario, options)
     report = CrashReport(scenario: scenario.name, model: options.model, seed: options.seed)
     generator = SeededGenerator(seed: options.seed)
+    let capacity = scenario.capacity + options.model.journalSize
     buffers = (0...max(0, options.recoveryDepth)).map { _ in
-      .allocate(byteCount: scenario.capacity + 4096, alignment: 4096)
+      .allocate(byteCount: capacity + 4096, alignment: 4096)
     }
   }
 
@@ -44,15 +57,25 @@ final class Exploration<Structure, State: Equatable & Sendable> {
     var trace = run.trace
     mutation?.apply(to: &trace)
     let start = scenario.exploresCreation ? 0 : run.trace.ready
-    pointsLeft = 1 + trace.events[start...].count { $0.isFence || $0.kind == .acknowledge }
+    // Where the mistake makes no difference, the original has been explored already.
+    let telling = mutation == nil || mutatesRecoveries ? nil : differences(run.trace, trace, from: nil)
+    pointsLeft =
+      1
+      + trace.events.indices[start...].count {
+        (trace.events[$0].isFence || trace.events[$0].kind == .acknowledge) && telling?[$0] != false
+      }
     walk(
-      trace, MediaState(model: options.model, image: nil, size: firstSize, capacity: scenario.capacity),
-      run.timeline, from: start, depth: 0)
+      trace,
+      MediaState(
+        model: options.model, image: nil, size: scenario.firstSize + options.model.journalSize,
+        capacity: capacity),
+      run.timeline, from: start, depth: 0, telling: telling)
     report.images = checker.images
     report.duplicates = checker.duplicates
   }
 
-  private var firstSize: Int { (scenario.regionSize + 4095) & ~4095 }
+  /// The most bytes that a file has.
+  private var capacity: Int { scenario.capacity + options.model.journalSize }
 
   private func noteFailures(_ run: Run) {
     for stray in run.strays.prefix(options.maximumViolations) {
@@ -79,12 +102,29 @@ final class Exploration<Structure, State: Equatable & Sendable> {
 
   // MARK: Walking
 
+  /// At which events a crash may leave something else than it does without the mistake: just before the event,
+  /// or just after it.
+  private func differences(_ original: Trace, _ mutated: Trace, from image: UnsafeRawBufferPointer?) -> [Bool]
+  {
+    let size = image?.count ?? scenario.firstSize + options.model.journalSize
+    let media = (0..<2).map { _ in
+      MediaState(model: options.model, image: image, size: size, capacity: capacity)
+    }
+    return original.events.indices.map { i in
+      let before = media[0].leavesTheSame(as: media[1])
+      media[0].apply(original.events[i], at: i, words: original.words)
+      media[1].apply(mutated.events[i], at: i, words: mutated.words)
+      return !before || !media[0].leavesTheSame(as: media[1])
+    }
+  }
+
   private func walk(
-    _ trace: Trace, _ media: MediaState, _ timeline: Timeline<State>, from start: Int, depth: Int
+    _ trace: Trace, _ media: MediaState, _ timeline: Timeline<State>, from start: Int, depth: Int,
+    telling: [Bool]?
   ) {
     for (position, event) in trace.events.enumerated() {
       if isFinished { return }
-      let explored = position >= start
+      let explored = position >= start && telling?[position] != false
       if event.isFence, explored {
         point(
           Point(trace: trace, position: position, isAfter: false, depth: depth), media,
@@ -100,7 +140,7 @@ final class Exploration<Structure, State: Equatable & Sendable> {
           timeline.allowed(after: position))
       }
     }
-    guard !isFinished, let last = trace.events.indices.last else { return }
+    guard !isFinished, let last = trace.events.indices.last, telling?[last] != false else { return }
     point(
       Point(trace: trace, position: last, isAfter: true, depth: depth), media, timeline.allowed(after: last))
   }
@@ -210,7 +250,8 @@ final class Exploration<Structure, State: Equatable & Sendable> {
   private func crashRecovery(of image: UnsafeRawBufferPointer, _ allowed: Allowed, depth: Int) {
     Watchdog.shared.restart()
     let run = Run.recover(
-      scenario, image: image, outer: allowed.states, continues: options.continuationInterval > 0)
+      scenario, model: options.model, image: image, outer: allowed.states,
+      continues: options.continuationInterval > 0)
     // Where nothing needs to open, there is no recovery to crash.
     if run.failure != nil, allowed.contains(nil) { return }
     noteFailures(run)
@@ -223,9 +264,10 @@ final class Exploration<Structure, State: Equatable & Sendable> {
     }
     var trace = run.trace
     mutation?.apply(toRecovery: &trace)
+    let telling = mutatesRecoveries ? differences(run.trace, trace, from: image) : nil
     walk(
-      trace, MediaState(model: options.model, image: image, size: image.count, capacity: scenario.capacity),
-      run.timeline, from: 0, depth: depth)
+      trace, MediaState(model: options.model, image: image, size: image.count, capacity: capacity),
+      run.timeline, from: 0, depth: depth, telling: telling)
   }
 
   // MARK: Shrinking

@@ -15,11 +15,12 @@ struct ScenarioRun<Structure, State: Equatable & Sendable> {
   private let regions: [PersistentRegion]
 
   /// Runs `create` and all operations, and closes.
-  static func record(_ scenario: Scenario, seed: UInt64) -> ScenarioRun {
-    let threaded = scenario.threads.count > 1
+  static func record(_ scenario: Scenario, model: CrashModel, seed: UInt64) -> ScenarioRun {
+    let threaded = scenario.threads.count > 1 && scenario.interruptions == nil
     let medium = SimulatedMedium(
-      image: nil, size: (scenario.regionSize + 4095) & ~4095, capacity: scenario.capacity,
-      capturesSites: true,
+      image: nil, size: scenario.firstSize + model.journalSize,
+      capacity: scenario.capacity + model.journalSize,
+      model: model, capturesSites: true,
       pauses: threaded ? SeededGenerator(seed: seed) : nil)
     var recorder = Recorder(scenario: scenario, medium: medium)
     recorder.recordAll()
@@ -28,10 +29,11 @@ struct ScenarioRun<Structure, State: Equatable & Sendable> {
 
   /// Recovers an image, goes on with the continuation, and closes.
   static func recover(
-    _ scenario: Scenario, image: UnsafeRawBufferPointer, outer: [State?], continues: Bool
+    _ scenario: Scenario, model: CrashModel, image: UnsafeRawBufferPointer, outer: [State?], continues: Bool
   ) -> ScenarioRun {
     let medium = SimulatedMedium(
-      image: image, size: image.count, capacity: scenario.capacity, capturesSites: true)
+      image: image, size: image.count, capacity: scenario.capacity + model.journalSize, model: model,
+      capturesSites: true)
     var recorder = Recorder(scenario: scenario, medium: medium)
     recorder.recordRecovery(outer: outer, continues: continues)
     return recorder.finish(medium)
@@ -66,9 +68,8 @@ private struct Recorder<Structure, State: Equatable & Sendable> {
   mutating func recordAll() {
     let initial: State
     do {
-      let region = try PersistentRegion.inMemory(
-        image: nil, size: scenario.regionSize, maximumSize: scenario.capacity, medium: medium,
-        uuid: scenarioUUID)
+      let region = try medium.create(
+        size: scenario.firstSize, maximumSize: scenario.capacity, uuid: scenarioUUID)
       self.region = region
       let structure = try scenario.create(region)
       self.structure = structure
@@ -89,24 +90,48 @@ private struct Recorder<Structure, State: Equatable & Sendable> {
       self.region = region
       let structure = try scenario.open(region)
       self.structure = structure
-      var state = try scenario.observe(structure)
+      let state = try scenario.observe(structure)
       medium.markReady()
       timeline.append(from: -1, outer)
       timeline.append(from: medium.trace.ready, [state])
       guard continues else { return }
-      for operation in scenario.continuation {
-        let before = state
-        let index = medium.begin(operation.name, thread: 0)
-        operation.advance(&state)
-        timeline.append(from: medium.trace.events.count - 1, [before, state])
-        guard case .perform(let perform) = operation.action else { continue }
-        _ = try perform(structure)
-        medium.acknowledge(index)
-        timeline.append(from: medium.trace.events.count - 1, [state])
-      }
+      // By a thread that did not recover: its fences do not settle what recovery flushed and did not fence.
+      let shared = Unchecked((recorder: self, structure: structure, region: region))
+      let problem = Mutex<String?>(nil)
+      let start = state
+      Threads.run([
+        {
+          do {
+            try shared.value.recorder.goOn(shared.value.structure, shared.value.region, start)
+          } catch {
+            problem.withLock { $0 = "\(error)" }
+          }
+        }
+      ])
+      failure = problem.withLock { $0 }.map { ("recovery", $0) }
+      if failure == nil { self.structure = nil }
     } catch {
       failure = ("recovery", "\(error)")
     }
+  }
+
+  private func goOn(_ structure: Structure, _ region: PersistentRegion, _ start: State) throws {
+    var state = start
+    for operation in scenario.continuation {
+      let before = state
+      let index = medium.begin(operation.name, thread: 0)
+      operation.advance(&state)
+      timeline.append(from: medium.trace.events.count - 1, [before, state])
+      guard case .perform(let perform) = operation.action else { continue }
+      _ = try perform(structure)
+      medium.acknowledge(index)
+      timeline.append(from: medium.trace.events.count - 1, [state])
+    }
+    let index = medium.begin("close", thread: 0)
+    try scenario.close(structure)
+    try region.close()
+    medium.detach()
+    medium.acknowledge(index)
   }
 
   private mutating func runAlone(_ initial: State) {
@@ -175,11 +200,15 @@ private struct Recorder<Structure, State: Equatable & Sendable> {
     let medium = self.medium
     let gate = Atomic<Int>(0)
     let all = scenario.threads.count
+    let turns = scenario.interruptions.map { Turns(medium, at: $0) }
     let bodies = scenario.threads.enumerated().map { (t, operations) in
       { @Sendable in
         gate.wrappingAdd(1, ordering: .acquiringAndReleasing)
         while gate.load(ordering: .acquiring) < all { sched_yield() }
-        for operation in operations {
+        defer { turns?.end(thread: t) }
+        for (k, operation) in operations.enumerated() {
+          turns?.begin(thread: t, k)
+          defer { turns?.finish(thread: t, k) }
           let index = medium.begin(operation.name, thread: t)
           do {
             guard case .perform(let perform) = operation.action else { continue }

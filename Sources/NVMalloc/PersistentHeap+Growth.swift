@@ -96,7 +96,8 @@ extension PersistentHeap {
     if new > old + t { space.runs.insert(old + t, new - old - t, limit: new) }
     let unit = oldTable.bytes >> unitShift
     region.store(freeWord(unit, oldTableUnits), at: entry(unit))
-    try region.persist(entry(unit), count: 8)
+    region.flush(entry(unit), count: 8)
+    try region.settle()
     giveBack(&space, unit, oldTableUnits)
   }
 
@@ -116,6 +117,7 @@ extension PersistentHeap {
   static func writeHeader(_ header: HeapHeader, copy: Int, _ region: PersistentRegion) throws(NVMError) {
     let at = region.payloadStart + copy * HeapHeaderLayout.copyStride
     header.encoded().withUnsafeBytes { region.write($0, at: at) }
-    try region.persist(at, count: HeapHeaderLayout.size)
+    region.flush(at, count: HeapHeaderLayout.size)
+    try region.settle()
   }
 }

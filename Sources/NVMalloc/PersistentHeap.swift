@@ -81,9 +81,11 @@ public final class PersistentHeap: @unchecked Sendable {
     control.initializeMemory(as: UInt8.self, repeating: 0, count: Control.size)
     nvm_store_release(control + Control.tableOffset, header.tableOffset.rawValue)
     nvm_store_release(control + Control.unitCount, UInt64(header.unitCount))
+    installDescriber()
   }
 
   deinit {
+    region.setDescriber(nil, context: nil)
     for i in 0..<classCount {
       var slab = classes[i].anySlab
       while let s = slab {

@@ -49,7 +49,7 @@ struct Expectation {
       return
     }
     let store = try NVMStore.open(path: path, options: WorkStore.options(media))
-    let found = try Inventory(store, threads: states.count)
+    var found = try Inventory(store, threads: states.count)
     board.setCount(0, store.recovery.replayedChanges)
     if isSetUp {
       for name in ["numbers", "words", "marks"] where !store.hasTree(named: name) {
@@ -57,7 +57,13 @@ struct Expectation {
       }
     }
     for thread in states.indices {
-      board.setFound(thread, try match(found.states[thread], thread))
+      let (step, rest) = try match(found.states[thread], thread)
+      board.setFound(thread, step)
+      // What is not one atomic step is brought to its end, so that the steps say what the store holds.
+      if case .clear(let range) = rest {
+        try WorkStore.clear(range, of: thread, in: store)
+        found.states[thread].carryOut(.clear(range))
+      }
     }
     for block in found.passing { try store.heap.deallocate(block) }
     guard repeats else { return }
@@ -71,8 +77,9 @@ struct Expectation {
     }
   }
 
-  /// The number of steps after which a thread's part would hold what was found.
-  private func match(_ found: WorkState, _ thread: Int) throws -> Int {
+  /// The number of steps after which a thread's part would hold what was found; once the last of them is brought to
+  /// its end, where that is due.
+  private func match(_ found: WorkState, _ thread: Int) throws -> (steps: Int, rest: Work?) {
     var state = states[thread]
     let bounds = bounds[thread]
     for step in steps[thread]..<bounds.lowerBound {
@@ -80,8 +87,10 @@ struct Expectation {
     }
     let least = state
     for step in bounds {
-      if state == found { return step }
-      state.carryOut(Work(seed: seed, thread: thread, step: step))
+      if state == found { return (step, nil) }
+      let work = Work(seed: seed, thread: thread, step: step)
+      if step < bounds.upperBound, state.mayBecome(found, amid: work) { return (step + 1, work) }
+      state.carryOut(work)
     }
     throw Oddity(
       description: "thread \(thread) should stand at a step of \(bounds) and stands at none: against step "

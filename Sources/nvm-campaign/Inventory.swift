@@ -11,7 +11,7 @@ import NVM
 
 /// What a store holds, thread by thread.
 struct Inventory {
-  private(set) var states: [WorkState]
+  var states: [WorkState]
   /// Blocks that a thread had allocated and not yet freed: found by their owner.
   private(set) var passing: [Offset] = []
 

@@ -49,6 +49,10 @@ enum Work {
   case passingBlock(length: Int, then: Int)
   case makeTree
   case removeTree
+  /// Appends ascending entries to the thread's own tree, in one step.
+  case load(first: Int, count: Int, Content)
+  /// Removes a range of the thread's own tree: a leaf at a time, from below.
+  case clear(Range<Int>)
 
   static let slots = 12
 
@@ -87,7 +91,12 @@ enum Work {
     case 184..<189: self = .passingBlock(length: random.below(3000), then: random.below(6000))
     case 189: self = .makeTree
     case 190: self = random.oneIn(3) ? .removeTree : .makeTree
-    case 191..<197: self = .set(Item(.own, random.below(60)), Content(step: step))
+    case 191..<195: self = .set(Item(.own, random.below(60)), Content(step: step))
+    // Above whatever an earlier step has loaded.
+    case 195: self = .load(first: 1000 + step * 64, count: 1 + random.below(64), Content(step: step))
+    case 196:
+      let first = random.oneIn(2) ? random.below(60) : 60
+      self = .clear(first..<(first == 60 ? Int(UInt32.max) : first + random.below(40)))
     default: self = .remove(Item(.own, random.below(60)))
     }
   }
@@ -126,7 +135,21 @@ struct WorkState: Equatable {
     case .makeTree: items[Item(.ownTree)] = Content(step: 0)
     case .removeTree:
       for item in items.keys where item.kind == .own || item.kind == .ownTree { items[item] = nil }
+    case .load(let first, let count, let content):
+      guard items[Item(.ownTree)] != nil else { break }
+      for key in first..<first + count { items[Item(.own, key)] = content }
+    case .clear(let range):
+      for item in items.keys where item.kind == .own && range.contains(item.key) { items[item] = nil }
     }
+  }
+
+  /// Whether `work`, cut short in this state, may leave `found`: of a range that is removed, the lower part is gone.
+  func mayBecome(_ found: WorkState, amid work: Work) -> Bool {
+    guard case .clear(let range) = work else { return false }
+    let left = found.items.keys.filter { $0.kind == .own && range.contains($0.key) }.map(\.key).min()
+    var state = self
+    state.carryOut(.clear(range.lowerBound..<(left ?? range.upperBound)))
+    return state == found
   }
 
   /// How another state differs, in a few words.

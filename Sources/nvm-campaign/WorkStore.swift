@@ -6,6 +6,7 @@ import NVM
 enum StoreMedia: String, CaseIterable {
   case emulated
   case inPlace = "inplace"
+  case journaled
 
   /// Whether what it acknowledges is safe from a power failure: emulated memory is safe from the end of a process.
   var survivesPowerCuts: Bool { self != .emulated }
@@ -14,6 +15,7 @@ enum StoreMedia: String, CaseIterable {
     switch self {
     case .emulated: .emulated
     case .inPlace: .inPlaceFile
+    case .journaled: .journaledFile
     }
   }
 }
@@ -40,6 +42,8 @@ struct WorkStore: Sendable {
   static func options(_ media: StoreMedia) -> NVMStoreOptions {
     var options = NVMStoreOptions(media: media.choice, initialSize: 1 << 20)
     options.growthIncrement = 256 << 10
+    // Gone round many times in a life, with its checkpoints.
+    options.journalSize = 192 << 10
     options.quarantine = .quarantine(.milliseconds(2))
     // Small nodes: splits and merges all the time.
     options.treeOptions = TreeOptions(leafCapacity: 8, innerCapacity: 8, extentBytes: 16 << 10)
@@ -103,7 +107,15 @@ struct WorkStore: Sendable {
     case .makeTree: _ = try store.tree(Self.ownTree(thread), of: Int.self, Int.self)
     case .removeTree:
       if store.hasTree(named: Self.ownTree(thread)) { try store.removeTree(named: Self.ownTree(thread)) }
+    case .load(let first, let count, let content):
+      try ownTree(thread)?.append(contentsOf: (first..<first + count).map { ($0, content.step) })
+    case .clear(let range): try Self.clear(range, of: thread, in: store)
     }
+  }
+
+  static func clear(_ range: Range<Int>, of thread: Int, in store: NVMStore) throws {
+    guard store.hasTree(named: ownTree(thread)) else { return }
+    try store.tree(ownTree(thread), of: Int.self, Int.self).removeAll(in: range)
   }
 
   private func ownTree(_ thread: Int) throws -> Numbers? {

@@ -101,7 +101,7 @@ struct Command {
 
   private mutating func mutate() {
     var gate = MutationGate()
-    var options = CrashOptions(seed: arguments.seed)
+    var options = CrashOptions(model: arguments.models.first ?? .cacheLine, seed: arguments.seed)
     options.maximumImages = arguments.images
     for scenario in selected(seed: arguments.seed) {
       let report = scenario.mutate(options, arguments.everyCall, gate.killed)
@@ -114,8 +114,8 @@ struct Command {
       fflush(nil)
     }
     let survivors = gate.survivors
-    for (mutation, excuse) in survivors {
-      print(excuse == nil ? "SURVIVES" : "excused ", "\(mutation)", excuse.map { "— \($0.reason)" } ?? "")
+    for (mutation, index, excuse) in survivors {
+      print(excuse == nil ? "SURVIVES" : "excused ", "\(mutation)", excuse.map { "— \($0.reason)" } ?? "#\(index)")
     }
     for call in gate.survivingCalls { print("survives alone: \(call)") }
     print(

@@ -5,6 +5,7 @@
 
 #include "nvm_atomic.h"
 #include "nvm_flush.h"
+#include "nvm_guard.h"
 #include "nvm_hash.h"
 #include "nvm_match.h"
 #include "nvm_rank.h"

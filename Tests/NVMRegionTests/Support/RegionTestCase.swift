@@ -28,7 +28,7 @@ class RegionTestCase: XCTestCase {
   override func tearDown() {
     // Foundation closes what it used to watch a child a little after the child's end.
     for _ in 0..<500 where openDescriptors() != descriptors { usleep(10_000) }
-    XCTAssertEqual(openDescriptors(), descriptors, "descriptors left open")
+    XCTAssertEqual(openDescriptors(), descriptors, "descriptors left open: \(descriptorTargets())")
     for mount in mounts { _ = try? runProgram("/bin/umount", [mount]) }
     for path in [directory, memoryDirectory] { try? FileManager.default.removeItem(atPath: path) }
   }
@@ -41,6 +41,7 @@ class RegionTestCase: XCTestCase {
     [
       (memoryPath("e.nvm"), RegionOptions(media: .emulated)),
       (path("i.nvm"), RegionOptions(media: .inPlaceFile)),
+      (path("j.nvm"), RegionOptions(media: .journaledFile)),
     ]
   }
 
@@ -87,6 +88,13 @@ func openDescriptors() -> Int {
   (try? FileManager.default.contentsOfDirectory(atPath: "/proc/self/fd"))?.count ?? -1
 }
 
+/// What they lead to, for messages.
+func descriptorTargets() -> [String] {
+  ((try? FileManager.default.contentsOfDirectory(atPath: "/proc/self/fd")) ?? []).map {
+    $0 + " " + ((try? FileManager.default.destinationOfSymbolicLink(atPath: "/proc/self/fd/" + $0)) ?? "gone")
+  }
+}
+
 func names(in directory: String) -> [String] {
   ((try? FileManager.default.contentsOfDirectory(atPath: directory)) ?? []).sorted()
 }
@@ -125,4 +133,11 @@ func assertThrows<T>(
     XCTFail("another kind of error: \(error)", file: file, line: line)
     return nil
   }
+}
+
+extension PersistentRegion {
+  /// Bytes of the file that its journal takes.
+  var journalBytes: Int { payloadStart.bytes - (Self.minimumSize - 4096) }
+  /// Its size as asked for at creation.
+  var sizeWithoutJournal: Int { size - journalBytes }
 }
