@@ -101,25 +101,6 @@ extension DurableBTree {
     _ = try update(value, key, .always)
   }
 
-  /// Stores values for many keys. Durable on return. Each entry is all or nothing by itself; where a later one fails,
-  /// those before it are stored. Any order; the last value for a key counts. Thread-safe.
-  ///
-  /// On a journaled file the disk is waited for once, elsewhere it costs as many fences as ``setValue(_:forKey:)``
-  /// each. For many entries at the end of a tree ``append(contentsOf:)`` is faster; for all or nothing see
-  /// `NVMStore.write`.
-  /// - Throws: as ``updateValue(_:forKey:)``.
-  @inlinable
-  public func setValues(_ entries: some Sequence<(Key, Value)>) throws(NVMError) {
-    let deferral = engine.beginDeferral()
-    do throws(NVMError) {
-      for (key, value) in entries { _ = try update(value, key, .always) }
-    } catch {
-      if deferral { try engine.endDeferral() }
-      throw error
-    }
-    if deferral { try engine.endDeferral() }
-  }
-
   /// Stores a value unless there is one already. Durable on return. O(log n).
   /// - Returns: whether it was stored.
   @discardableResult @inlinable

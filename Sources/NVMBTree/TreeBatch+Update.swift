@@ -56,6 +56,13 @@ extension TreeBatch {
   /// - Returns: how many keys were not there before.
   @usableFromInline func update() throws(NVMError) -> Int {
     guard count > 0 else { return 0 }
+    let inserted = try settleAll()
+    // With no lock held, nor the gate: on a journal this waits for the disk.
+    try engine.region.acknowledge()
+    return inserted
+  }
+
+  private func settleAll() throws(NVMError) -> Int {
     try engine.checkWritable()
     let stripe = try engine.gate.enter()
     defer { engine.gate.leave(stripe) }
@@ -103,7 +110,8 @@ extension TreeBatch {
     let leaf = engine.leaf(node)
     let old = leaf.commit
     pending[at] = PendingLeaf(
-      leaf: leaf, version: steps[i].version, old: old, live: old.live, sum: UInt32(truncatingIfNeeded: leaf.sums))
+      leaf: leaf, version: steps[i].version, old: old, live: old.live,
+      sum: UInt32(truncatingIfNeeded: leaf.sums))
     pendingCount &+= 1
     return true
   }
@@ -148,18 +156,20 @@ extension TreeBatch {
       region.store(commit.raw, at: at + LeafLayout.commit)
     }
     for k in 0..<pendingCount where pending[k].live != pending[k].old.live {
-      var lines = pending[k].lines | 1
+      let at = pending[k].leaf.offset
+      var lines = pending[k].lines & ~1
       while lines != 0 {
-        region.flush(pending[k].leaf.offset + lines.trailingZeroBitCount &* 64, count: 64)
+        region.flush(line: at + lines.trailingZeroBitCount &* 64, words: 0xFF)
         lines &= lines &- 1
       }
+      region.flush(line: at, words: 0xFF)
     }
     defer {
       pendingInserts = 0
       replaced.removeAll(keepingCapacity: true)
     }
     do throws(NVMError) {
-      try region.fence()
+      try region.settle()
     } catch {
       unlockPending()
       throw error
@@ -175,6 +185,7 @@ extension TreeBatch {
       if pending[k].live == pending[k].old.live {
         engine.unlockUnchanged(pending[k].leaf.node, pending[k].version)
       } else {
+        engine.notePosition(pending[k].leaf.node)
         engine.unlock(pending[k].leaf.node, pending[k].version)
       }
     }

@@ -97,6 +97,9 @@ public import NVMRegion
     if engine.keysAreBytes { for i in 0..<count { fetchRecords(i) } }
     for i in 0..<count { read(i) }
     let isCurrent = engine.gate.isCurrent(ticket)
+    if engine.journal != nil {
+      for i in 0..<count where !steps[i].isLost { try engine.awaitDurable(steps[i].node) }
+    }
     for i in 0..<count where steps[i].isLost || !isCurrent {
       found &= ~(1 << UInt32(i))
       guard let word = try engine.lookup(keys[i]) else { continue }

@@ -114,7 +114,9 @@ final class CutMedium: RegionMedium, @unchecked Sendable {
       step(&s)
       for (line, version, bytes) in s.flushed.removeValue(forKey: thread) ?? []
       where version > s.durableVersion[line, default: 0] {
-        if s.durable.count >= line * 64 + 64 { s.durable.replaceSubrange(line * 64..<line * 64 + 64, with: bytes) }
+        if s.durable.count >= line * 64 + 64 {
+          s.durable.replaceSubrange(line * 64..<line * 64 + 64, with: bytes)
+        }
         s.durableVersion[line] = version
       }
     }

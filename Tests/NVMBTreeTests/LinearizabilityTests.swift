@@ -64,7 +64,9 @@ final class LinearizabilityTests: XCTestCase {
       seen = keys.map { ($0, .read(entries[$0])) }
     }
     let end = clock.now()
-    for (key, action) in seen { calls.append((key, RegisterHistory.Call(begin: begin, end: end, action: action))) }
+    for (key, action) in seen {
+      calls.append((key, RegisterHistory.Call(begin: begin, end: end, action: action)))
+    }
   }
 
   private func check(_ calls: Calls, final: [Int: Int], _ context: String) {
@@ -111,7 +113,9 @@ final class LinearizabilityTests: XCTestCase {
         case .write(let new, _), .put(let new):
           return (key, RegisterHistory.Call(begin: call.begin, end: .max, action: .put(new: new)))
         case .insert(let new, true):
-          return (key, RegisterHistory.Call(begin: call.begin, end: .max, action: .insert(new: new, done: true)))
+          return (
+            key, RegisterHistory.Call(begin: call.begin, end: .max, action: .insert(new: new, done: true))
+          )
         }
       }
       let reopened = try image.withUnsafeBytes {
@@ -132,7 +136,8 @@ final class LinearizabilityTests: XCTestCase {
       _ calls: [(UInt64, UInt64, RegisterHistory.Action)], final: Int?? = nil
     ) -> Bool {
       RegisterHistory(
-        calls: calls.map { RegisterHistory.Call(begin: $0.0, end: $0.1, action: $0.2) }, initial: nil, final: final
+        calls: calls.map { RegisterHistory.Call(begin: $0.0, end: $0.1, action: $0.2) }, initial: nil,
+        final: final
       ).isLinearizable
     }
     XCTAssertTrue(history([(1, 4, .write(new: 1, old: nil)), (2, 3, .read(nil)), (5, 6, .read(1))]))

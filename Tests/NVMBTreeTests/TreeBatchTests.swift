@@ -40,7 +40,11 @@ final class TreeBatchTests: XCTestCase {
   }
 
   func testWords() throws {
-    try runModel(seed: 1) { Int.random(in: -900..<900, using: &$0) } value: { $0.next() }
+    try runModel(seed: 1) {
+      Int.random(in: -900..<900, using: &$0)
+    } value: {
+      $0.next()
+    }
   }
 
   func testLongKeysWithACommonPrefixAndBytes() throws {
@@ -85,7 +89,9 @@ final class TreeBatchTests: XCTestCase {
     let heap = try PersistentHeap.format(region)
     let tree = try DurableBTree<String, [UInt8]>.create(
       in: heap, number: 1, options: TreeOptions(leafCapacity: 9, innerCapacity: 5, extentBytes: 16 << 10))
-    let entries = (0..<2000).map { ("a key of some length \($0 * 7919 % 2000)", [UInt8](repeating: 1, count: 900)) }
+    let entries = (0..<2000).map {
+      ("a key of some length \($0 * 7919 % 2000)", [UInt8](repeating: 1, count: 900))
+    }
     XCTAssertThrowsError(try tree.updateValues(entries)) {
       XCTAssertEqual(($0 as? NVMError)?.code, .outOfSpace)
     }
