@@ -31,6 +31,9 @@ let toolTargets: [Target] =
       name: "RandomKeys", dependencies: ["NVM"], path: "Examples/RandomKeys", exclude: ["README.md"],
       swiftSettings: settings),
     .executableTarget(
+      name: "StrayWrite", dependencies: ["NVM"], path: "Examples/StrayWrite", exclude: ["README.md"],
+      swiftSettings: settings),
+    .executableTarget(
       name: "CrashQueue", dependencies: ["NVMTesting", "NVMRegion"], path: "Examples/CrashQueue",
       exclude: ["README.md"], swiftSettings: settings),
     .testTarget(name: "nvmctlTests", dependencies: ["NVM", "nvmctl"], swiftSettings: settings),
@@ -91,8 +94,8 @@ let package = Package(
       name: "NVMTests", dependencies: ["NVM", "StoreTestModel", "StoreTestWorker"], swiftSettings: settings),
     // A child process for the tests of the region: locks, limits, fork, lost privileges.
     .executableTarget(
-      name: "RegionTestHelper", dependencies: ["NVMRegion"], path: "Tests/Helpers/RegionTestHelper",
-      swiftSettings: settings),
+      name: "RegionTestHelper", dependencies: ["NVMRegion", "NVMalloc"],
+      path: "Tests/Helpers/RegionTestHelper", swiftSettings: settings),
     .testTarget(
       name: "NVMRegionTests", dependencies: ["NVMRegion", "CNVM", "RegionTestHelper"], swiftSettings: settings
     ),

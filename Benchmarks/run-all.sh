@@ -27,6 +27,7 @@ run heap-2-threads heap --threads 2
 run store store
 run recovery recovery
 run wear wear
+run protect protect
 run region-inplace region --media inplace --path "$disk"
 run store-inplace store --media inplace --path "$disk"
 sed -n '1,/^media/p' "$out/tree.txt" > "$out/machine.txt"

@@ -494,7 +494,7 @@ void nvm_guard_read_counts(struct nvm_guard *guard, struct nvm_guard_counts *cou
 uint64_t nvm_guard_writable(struct nvm_guard *guard) {
   struct guard *g = (struct guard *)guard;
   uint64_t granules = mapped_granules(g), sum = 0;
-  for (uint64_t w = 0; w * 64 < granules; w++)
+  for (uint64_t w = 0; w * 64 < granules && !atomic_load(&g->retired); w++)
     sum += (uint64_t)__builtin_popcountll(atomic_load(&g->open[w])) << NVM_GRANULE_SHIFT;
   return sum;
 }

@@ -1,7 +1,7 @@
 #include "nvm_search.h"
 
-static uint32_t count_le_portable(const uint64_t *words, uint64_t key) {
-  uint32_t low = 0, high = NVM_SEARCH_WORDS;
+static uint32_t count_le_portable(const uint64_t *words, uint32_t n, uint64_t key) {
+  uint32_t low = 0, high = n;
   while (low < high) {
     uint32_t middle = (low + high) / 2;
     if (__atomic_load_n(words + middle, __ATOMIC_RELAXED) <= key) low = middle + 1;
@@ -32,6 +32,14 @@ __attribute__((target("avx2"), no_sanitize("thread"))) static uint32_t count_le_
   return NVM_SEARCH_WORDS - (uint32_t)(_mm_cvtsi128_si64(sum) + _mm_extract_epi64(sum, 1));
 }
 
+__attribute__((target("avx512f,popcnt"), no_sanitize("thread"))) static uint32_t count_le16_avx512(
+    const uint64_t *words, uint64_t key) {
+  const __m512i k = _mm512_set1_epi64((long long)key);
+  __mmask8 low = _mm512_cmple_epu64_mask(_mm512_loadu_si512(words), k);
+  __mmask8 high = _mm512_cmple_epu64_mask(_mm512_loadu_si512(words + 8), k);
+  return (uint32_t)__builtin_popcount((uint32_t)low | (uint32_t)high << 8);
+}
+
 __attribute__((target("avx512f"), no_sanitize("thread"))) static uint32_t count_le_avx512(
     const uint64_t *words, uint64_t key) {
   const __m512i k = _mm512_set1_epi64((long long)key);
@@ -53,10 +61,15 @@ __attribute__((constructor)) static void nvm_prepare_search(void) {
 
 uint32_t nvm_count_le(const uint64_t *words, uint64_t key) {
   if (best == AVX512) return count_le_avx512(words, key);
-  return best == AVX2 ? count_le_avx2(words, key) : count_le_portable(words, key);
+  if (best == AVX2) return count_le_avx2(words, key);
+  return count_le_portable(words, NVM_SEARCH_WORDS, key);
+}
+uint32_t nvm_count_le16(const uint64_t *words, uint64_t key) {
+  return best == AVX512 ? count_le16_avx512(words, key) : count_le_portable(words, 16, key);
 }
 #else
 uint32_t nvm_count_le(const uint64_t *words, uint64_t key) {
-  return count_le_portable(words, key);
+  return count_le_portable(words, NVM_SEARCH_WORDS, key);
 }
+uint32_t nvm_count_le16(const uint64_t *words, uint64_t key) { return count_le_portable(words, 16, key); }
 #endif

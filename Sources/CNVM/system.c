@@ -3,9 +3,12 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/membarrier.h>
 #include <stdio.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 #ifndef MAP_SHARED_VALIDATE
@@ -57,4 +60,56 @@ int nvm_map_fixed_sync(void *at, size_t length, int fd, uint64_t off) {
 void nvm_advise_small_pages(int fd, uint64_t offset, uint64_t length) {
   posix_fadvise(fd, (off_t)offset, (off_t)length, POSIX_FADV_DONTNEED);
   posix_fadvise(fd, (off_t)offset, (off_t)length, POSIX_FADV_RANDOM);
+}
+
+int nvm_is_dax(int fd) {
+  void *p = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED_VALIDATE | MAP_SYNC, fd, 0);
+  if (p == MAP_FAILED) return 0;
+  munmap(p, 4096);
+  return 1;
+}
+
+int nvm_write(int fd, const void *bytes, size_t length, uint64_t offset) {
+  const char *p = bytes;
+  while (length > 0) {
+    ssize_t n = pwrite(fd, p, length, (off_t)offset);
+    if (n < 0 && errno == EINTR) continue;
+    if (n <= 0) return n < 0 ? -errno : -EIO;
+    p += n;
+    offset += (uint64_t)n;
+    length -= (size_t)n;
+  }
+  return 0;
+}
+
+int nvm_write_durably(int fd, const void *bytes, size_t length, uint64_t offset) {
+  const char *p = bytes;
+  while (length > 0) {
+    struct iovec part = {.iov_base = (void *)p, .iov_len = length};
+    ssize_t n = pwritev2(fd, &part, 1, (off_t)offset, RWF_DSYNC);
+    if (n < 0 && errno == EINTR) continue;
+    if (n < 0 && (errno == EOPNOTSUPP || errno == ENOSYS)) {
+      int error = nvm_write(fd, p, length, offset);
+      if (error) return error;
+      return fdatasync(fd) == 0 ? 0 : -errno;
+    }
+    if (n <= 0) return n < 0 ? -errno : -EIO;
+    p += n;
+    offset += (uint64_t)n;
+    length -= (size_t)n;
+  }
+  return 0;
+}
+
+void nvm_start_writing(int fd, uint64_t offset, uint64_t length) {
+  sync_file_range(fd, (off_t)offset, (off_t)length, SYNC_FILE_RANGE_WRITE);
+}
+
+int nvm_barrier_of_all_threads(void) {
+  static int is_registered;
+  if (!__atomic_load_n(&is_registered, __ATOMIC_ACQUIRE)) {
+    if (syscall(SYS_membarrier, MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED, 0, 0) != 0) return -errno;
+    __atomic_store_n(&is_registered, 1, __ATOMIC_RELEASE);
+  }
+  return syscall(SYS_membarrier, MEMBARRIER_CMD_PRIVATE_EXPEDITED, 0, 0) == 0 ? 0 : -errno;
 }

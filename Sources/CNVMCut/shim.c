@@ -12,6 +12,7 @@
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 #include "CNVMCut.h"
@@ -100,6 +101,15 @@ int fsync(int fd) {
 int fdatasync(int fd) {
   on_sync(false);
   return (int)syscall(SYS_fdatasync, fd);
+}
+
+// A write that is a sync: its bytes are in the page cache when the power fails, synced or not.
+ssize_t pwritev2(int fd, const struct iovec *parts, int count, off_t offset, int flags) {
+  if (flags & RWF_DSYNC && __atomic_load_n(&is_armed, __ATOMIC_ACQUIRE)) {
+    ssize_t n = syscall(SYS_pwritev2, fd, parts, count, offset, 0, flags & ~RWF_DSYNC);
+    if (n < 0 || on_sync(true)) return n;
+  }
+  return syscall(SYS_pwritev2, fd, parts, count, offset, 0, flags);
 }
 
 #if !__has_feature(address_sanitizer) && !__has_feature(thread_sanitizer)

@@ -92,7 +92,9 @@ package final class ExampleStack: @unchecked Sendable {
     words[0] = link
     words[15] = isChecked ? value &+ link : 0
     if flaw == .strayStore {
-      region.pointer(to: at).copyMemory(from: words, byteCount: 128)
+      // Under a window, in case the region is protected: the explorer is to find it.
+      try? region.withWritable(at, count: 128) { bytes in words.withUnsafeBytes { bytes.copyMemory(from: $0) }
+      }
     } else {
       words.withUnsafeBytes { region.write($0, at: at) }
     }

@@ -13,6 +13,7 @@ package enum HeapScenarios {
       AnyScenario(moves()), AnyScenario(cells()),
       AnyScenario(publications()), AnyScenario(slabs()),
       AnyScenario(large()), AnyScenario(joined()), AnyScenario(defragmentation()), AnyScenario(growth()),
+      AnyScenario(tableMove()),
       AnyScenario(roots()),
       AnyScenario(laneReuse()), AnyScenario(overflow()), AnyScenario(reopening()),
       AnyScenario(random(seed: seed), isSeeded: true), AnyScenario(twoThreads(seed: seed)),
@@ -228,6 +229,13 @@ package enum HeapScenarios {
         put(1, 9000, 2),
       ])
     scenario.maximumSize = 256 << 10
+    return scenario
+  }
+
+  /// The first growth that the table of extents has no room for.
+  static func tableMove() -> Scenario {
+    var scenario = scenario("heap-table-move", [hold(1, 80_000)])
+    scenario.maximumSize = 512 << 10
     return scenario
   }
 

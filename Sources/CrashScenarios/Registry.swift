@@ -16,7 +16,7 @@ package struct AnyScenario: Sendable {
   ) {
     self.isGated = isGated
     name = scenario.name
-    self.isSeeded = isSeeded || scenario.threads.count > 1
+    self.isSeeded = isSeeded || scenario.threads.count > 1 && scenario.interruptions == nil
     explore = { CrashExplorer($0).explore(scenario) }
     mutate = { CrashExplorer($0).mutate(scenario, everyCall: $1, known: $2) }
   }

@@ -13,7 +13,10 @@ import NVMalloc
 // A crash before 2 leaves nothing, after it a log that the next opening carries out again from the start: each change
 // sets or removes a key, and no other writer came in between. A change that finds no room in 3 is no crash: the
 // changes that went in are taken back by the values they replaced, then the log is removed, and the transaction has
-// not happened. Why this gate and no other: Documentation/Decisions/transactions.md.
+// not happened.
+//
+// On a journaled file the journal itself has atomic steps: all changes of a transaction are one, there is no log, and
+// nobody is kept out while the disk is waited for. Only a transaction too large for that takes the way above. Why this gate and no other: Documentation/Decisions/transactions.md.
 extension NVMStore {
   /// Carries out changes of any number of trees as one: all of them or none, durable on return.
   ///
@@ -36,6 +39,13 @@ extension NVMStore {
   ///   happened. After a failed sync (`.ioFailure`, `.poisoned`) it may have, as a whole: open the store anew to see.
   public func write<Result>(_ body: (StoreTransaction) throws -> Result) throws -> Result {
     try region.checkWritable()
+    let result = try settle(body)
+    try region.acknowledge()
+    return result
+  }
+
+  /// What of a transaction needs its locks: on return it has happened, and is durable once acknowledged.
+  private func settle<Result>(_ body: (StoreTransaction) throws -> Result) throws -> Result {
     try turn.lock("A transaction is open on this thread already. Transactions do not nest.")
     defer { turn.unlock() }
     try state.withLock { (state) throws(NVMError) in try checkUsable(state) }
@@ -50,6 +60,7 @@ extension NVMStore {
     let changes = transaction.takeChanges()
     guard let first = changes.first else { return }
     let trees = transaction.held
+    if try commitAtOnce(changes, trees) { return }
     if changes.count > 1 {
       let bytes = try StoreLog.encode(changes, region.uuid)
       try heap.place(byteCount: bytes.count, tag: .storeLog, into: logLink) { (offset) throws(NVMError) in
@@ -62,19 +73,39 @@ extension NVMStore {
       try trees[first.tree]?.apply(first)
       return
     }
-    try apply(changes, to: trees)
+    try apply(changes, to: trees, isLogged: true)
     try heap.remove(from: logLink)
   }
 
+  /// Carries the changes out as one atomic step of the journal. False where there is none that takes them.
+  private func commitAtOnce(
+    _ changes: [StoreLog.Change], _ trees: [UInt32: EncodedTree]
+  ) throws(NVMError) -> Bool {
+    let capacity = region.deferralCapacity
+    guard capacity > 0 else { return false }
+    // A change may split a leaf and need a new block; what it needs beyond is shared with many others.
+    var bytes = 0
+    for change in changes { bytes += 1024 + change.key.count + (change.value?.count ?? 0) }
+    guard bytes <= capacity, region.beginDeferral(isAtomic: true) else { return false }
+    for tree in trees.values { tree.beginApplying() }
+    defer {
+      for tree in trees.values { tree.endApplying() }
+      region.endDeferral(isAtomic: true)
+    }
+    try apply(changes, to: trees, isLogged: false)
+    return true
+  }
+
   /// Carries the changes out. Where one fails, those before it are taken back, and the log is removed.
-  private func apply(_ changes: [StoreLog.Change], to trees: [UInt32: EncodedTree]) throws(NVMError) {
+  private func apply(
+    _ changes: [StoreLog.Change], to trees: [UInt32: EncodedTree], isLogged: Bool
+  ) throws(NVMError) {
     var replaced: [StoreLog.Change] = []
     replaced.reserveCapacity(changes.count)
     do throws(NVMError) {
       for change in changes {
         guard let tree = trees[change.tree] else { continue }
-        let old = try tree.value(forKey: change.key)
-        try tree.apply(change)
+        let old = try tree.exchange(change)
         replaced.append(StoreLog.Change(tree: change.tree, key: change.key, value: old))
       }
     } catch {
@@ -83,9 +114,10 @@ extension NVMStore {
         for change in replaced where change.value == nil { try trees[change.tree]?.apply(change) }
         for tree in trees.values { tree.settle() }
         for change in replaced where change.value != nil { try trees[change.tree]?.apply(change) }
-        try heap.remove(from: logLink)
+        if isLogged { try heap.remove(from: logLink) }
       } catch let second {
-        // The log stays. Only an opening may go on from here: a later writer could be undone by it.
+        // A log stays; a step of the journal is never written. Only an opening may go on from here: a later writer
+        // could be undone by it.
         let failure = NVMError(
           code: .poisoned,
           message:

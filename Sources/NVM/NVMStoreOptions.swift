@@ -5,7 +5,7 @@ import NVMBTree
 /// How a store is created or opened.
 public struct NVMStoreOptions: Sendable {
   /// Which medium to drive the file as. By default what the file system offers: persistent memory where it is,
-  /// else an ordinary file.
+  /// else an ordinary file with a journal.
   public var media: RegionOptions.MediaChoice = .automatic
   /// Whether the file may be changed.
   public var access: RegionOptions.Access = .readWrite
@@ -26,6 +26,12 @@ public struct NVMStoreOptions: Sendable {
   /// Protection from stray writes; `nil` for what the environment variable `NVM_PROTECTION` says, and none where it is
   /// not set. See ``RegionProtection``.
   public var protection: RegionProtection?
+  /// On a journaled file, read what other threads have changed before it is durable. A crash may then take back what
+  /// was read. Default: such a read waits for the disk.
+  public var readsAhead = false
+  /// Bytes of the journal that a new file gets where it is a journaled one, on top of its size; `nil`: as large as
+  /// the file at first, from 1 MiB to 64 MiB. See ``RegionOptions/journalSize``.
+  public var journalSize: Int?
   /// Permission bits of a new file.
   public var permissions: UInt32 = 0o644
 
@@ -49,6 +55,7 @@ public struct NVMStoreOptions: Sendable {
     options.permissions = permissions
     options.countsWear = countsWear
     options.protection = protection
+    options.journalSize = journalSize
     return options
   }
   var heap: HeapOptions {
@@ -62,6 +69,7 @@ public struct NVMStoreOptions: Sendable {
   var tree: TreeOptions {
     var options = treeOptions ?? TreeOptions()
     options.verifiesReads = verifiesReads
+    options.readsAhead = readsAhead
     return options
   }
   /// The catalogue's entries decide what is believed of all else: always checked.

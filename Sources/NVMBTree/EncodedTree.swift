@@ -64,6 +64,34 @@ public final class EncodedTree: Sendable {
     return false
   }
 
+  /// Stores an encoded value, or removes the entry where it is nil. Durable on return. O(log n).
+  /// - Returns: the encoded value that was there, or nil.
+  @discardableResult
+  public func exchangeValue(_ value: [UInt8]?, forKey key: [UInt8]) throws(NVMError) -> [UInt8]? {
+    if !engine.valuesAreBytes, let value, value.count != 8 { throw formError("value") }
+    // What is replaced must stay readable until it is copied.
+    engine.pin()
+    defer { engine.unpin() }
+    return try withSearchKey(key) { (key) throws(NVMError) -> [UInt8]? in
+      let outcome: UpdateOutcome
+      if let value {
+        outcome = try value.span.withUnsafeBytes { (bytes) throws(NVMError) -> UpdateOutcome in
+          if engine.valuesAreBytes {
+            return try engine.update(key, word: 0, bytes: bytes, condition: .always)
+          }
+          return try engine.update(
+            key, word: bytes.loadUnaligned(as: UInt64.self), bytes: nil, condition: .always)
+        }
+      } else {
+        outcome = try engine.remove(key, condition: .always)
+      }
+      guard case .replaced(let word) = outcome else { return nil }
+      return try engine.withBytes(head: key.head, word: word) { (bytes) throws(NVMError) -> [UInt8]? in
+        bytes.map { [UInt8]($0) }
+      }
+    }
+  }
+
   /// Removes an entry. Durable on return. O(log n).
   /// - Returns: whether there was one.
   @discardableResult

@@ -5,7 +5,8 @@ import Glibc
 ///
 ///     0    8  version: bit 0 set while a structure change is under way
 ///     8    8  number of separators
-///    16   48  not used
+///    16   32  separator heads 15, 31, 47 and 63 once more: which lines to look at, for those that have time to wait
+///    48   16  not used
 ///    64  640  80 separator heads, the last 80 - number of them all ones: a search compares all 80 and branches on none
 ///   704  320  80 children (node numbers; leaf numbers in the lowest level)
 ///
@@ -37,6 +38,7 @@ struct InnerNode {
   @inline(__always) func head(_ i: Int) -> UInt64 { nvm_load_relaxed(base + (Self.heads &+ 8 &* i)) }
   @inline(__always) private func setHead(_ i: Int, _ head: UInt64) {
     nvm_store_relaxed(base + (Self.heads &+ 8 &* i), head)
+    if i & 15 == 15, i < 64 { nvm_store_relaxed(base + (16 &+ 8 &* (i &>> 4)), head) }
   }
   @inline(__always) func child(_ i: Int) -> UInt32 { nvm_load32_relaxed(base + (Self.children &+ 4 &* i)) }
   @inline(__always) func setChild(_ i: Int, _ node: UInt32) {
@@ -66,6 +68,29 @@ struct InnerNode {
   @inline(__always) func childIndex(for key: SearchKey) -> Int {
     let n = count
     let upper = upperBound(key.head, n)
+    guard key.bytes != nil, upper > 0, head(upper &- 1) == key.head else { return upper }
+    return tieBreak(key, upper) { $0 <= 0 }
+  }
+
+  // The same in two steps, for groups of keys that fetch their lines side by side: two lines of separators and one or
+  // two of children in the place of all.
+
+  /// Which sixteen separators decide.
+  @inline(__always) func part(for head: UInt64) -> Int {
+    var part = 0
+    for pivot in 0..<4 { part &+= nvm_load_relaxed(base + (16 &+ 8 &* pivot)) <= head ? 1 : 0 }
+    return part
+  }
+  @inline(__always) func prefetch(part: Int) {
+    let lines = base + (Self.heads &+ 128 &* part)
+    nvm_prefetch(lines)
+    nvm_prefetch(lines + 64)
+    nvm_prefetch(base + (Self.children &+ 64 &* part))
+  }
+  /// As `childIndex(for:)`.
+  @inline(__always) func childIndex(for key: SearchKey, part: Int) -> Int {
+    let words = (base + (Self.heads &+ 128 &* part)).assumingMemoryBound(to: UInt64.self)
+    let upper = min(16 &* part &+ Int(nvm_count_le16(words, key.head)), count)
     guard key.bytes != nil, upper > 0, head(upper &- 1) == key.head else { return upper }
     return tieBreak(key, upper) { $0 <= 0 }
   }

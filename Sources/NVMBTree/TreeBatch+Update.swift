@@ -5,9 +5,11 @@ public import NVMRegion
 // ended, so no reader sees what a crash could take back; and it takes one commit word for all the group's changes in
 // it, so that the set before the group, the last fenced one, stays whole as the one to go back to:
 //
-//     lock L, M, …           free slots of L, M, … := new entries                         flush
+//     lock L, M, …           free slots of L, M, … := new entries
 //     L, M, …: sums; commit word { live = all of it, prev = the fenced set }              <- atomic, leaf by leaf
-//     flush, one fence       unlock all
+//     flush all, one fence   unlock all
+//
+// Slots and commit word of a leaf may reach the medium in any order: the sums tell (LeafLayout).
 //
 // Deadlock is excluded because a group that holds a lock waits for no other: what it cannot lock at once, and what
 // needs a split, is done alone, after the group's locks are gone. Keys are taken in their order.
@@ -19,6 +21,8 @@ struct PendingLeaf {
   var old: LeafCommit
   var live: UInt64
   var sum: UInt32
+  /// Bit 8 n + w: word w of line n was written, besides commit word and sums.
+  var words: UInt64 = 0
 }
 
 extension TreeBatch {
@@ -52,6 +56,13 @@ extension TreeBatch {
   /// - Returns: how many keys were not there before.
   @usableFromInline func update() throws(NVMError) -> Int {
     guard count > 0 else { return 0 }
+    let inserted = try settleAll()
+    // With no lock held, nor the gate: on a journal this waits for the disk.
+    try engine.region.acknowledge()
+    return inserted
+  }
+
+  private func settleAll() throws(NVMError) -> Int {
     try engine.checkWritable()
     let stripe = try engine.gate.enter()
     defer { engine.gate.leave(stripe) }
@@ -63,43 +74,52 @@ extension TreeBatch {
     if loose != 0 { try engine.region.order() }
     descend(fetchingAll: true)
     do throws(NVMError) {
-      for i in 0..<count {
-        if !apply(i) {
-          try settle()
-          if case .inserted = try engine.updateAlone(keys[i], word: words[i]) { insertedCount &+= 1 }
+      var i = 0
+      while i < count {
+        // All locks before the first store: a locked instruction waits for every store and write-back before it.
+        var end = i
+        while end < count, lock(end) { end += 1 }
+        while i < end, add(i) {
+          loose &= ~(1 << UInt32(i))
+          i += 1
         }
+        try settle()
+        guard i < count else { break }
+        if case .inserted = try engine.updateAlone(keys[i], word: words[i]) { insertedCount &+= 1 }
         loose &= ~(1 << UInt32(i))
+        i += 1
       }
     } catch {
       try? settle()
       throw error
     }
-    try settle()
     count = 0
     return insertedCount
   }
 
-  /// Takes an entry into the group; false where it has to be stored alone.
-  private func apply(_ i: Int) -> Bool {
-    let step = steps[i]
-    guard !step.isLost else { return false }
+  /// Locks the leaf of an entry for the group; false where that would need waiting or another way down.
+  private func lock(_ i: Int) -> Bool {
+    guard !steps[i].isLost else { return false }
+    let node = steps[i].node
     var at = 0
-    while at < pendingCount, pending[at].leaf.node != step.node { at &+= 1 }
-    if at == pendingCount {
-      guard engine.tryLock(step.position) else { return false }
-      let leaf = engine.leaf(step.node)
-      let old = leaf.commit
-      pending[at] = PendingLeaf(
-        leaf: leaf, version: step.version, old: old, live: old.live,
-        sum: UInt32(truncatingIfNeeded: leaf.sums))
-      pendingCount &+= 1
-    }
+    while at < pendingCount, pending[at].leaf.node != node { at &+= 1 }
+    steps[i].pending = at
     // A version seen before the lock was taken, and again by this group: the same range.
-    return pending[at].version == step.version && add(i, to: &pending[at])
+    if at < pendingCount { return pending[at].version == steps[i].version }
+    guard engine.tryLock(steps[i].position) else { return false }
+    let leaf = engine.leaf(node)
+    let old = leaf.commit
+    pending[at] = PendingLeaf(
+      leaf: leaf, version: steps[i].version, old: old, live: old.live,
+      sum: UInt32(truncatingIfNeeded: leaf.sums))
+    pendingCount &+= 1
+    return true
   }
 
+  private func add(_ i: Int) -> Bool { add(i, to: &pending[steps[i].pending]) }
+
   /// Adds an entry to a pending leaf, or gives it a new word; false, and nothing changed, where there is no room.
-  private func add(_ i: Int, to item: inout PendingLeaf) -> Bool {
+  @inline(__always) private func add(_ i: Int, to item: inout PendingLeaf) -> Bool {
     let leaf = item.leaf
     let head = keys[i].head
     let fingerprint = steps[i].fingerprint
@@ -120,7 +140,9 @@ extension TreeBatch {
     engine.setFingerprint(leaf, slot, fingerprint)
     item.sum &+= engine.slotHash(s, slot, head, words[i], fingerprint)
     item.live |= 1 &<< UInt64(slot)
-    if slot != 0 { engine.region.flush(leaf.offset + (LeafLayout.slot(slot) & ~63), count: 64) }
+    let line = UInt64(LeafLayout.slot(slot) >> 6)
+    item.words |=
+      UInt64(LeafLayout.fingerprintWord(slot)) | UInt64(LeafLayout.slotWords(slot)) &<< (8 &* line)
     return true
   }
 
@@ -134,14 +156,21 @@ extension TreeBatch {
       region.store(UInt64(item.sum) | (item.leaf.sums & 0xFFFF_FFFF) << 32, at: at + LeafLayout.sums)
       let commit = LeafCommit(live: item.live, alternate: item.old.alternate, previous: item.old)
       region.store(commit.raw, at: at + LeafLayout.commit)
-      region.flush(at, count: 64)
+    }
+    for k in 0..<pendingCount where pending[k].live != pending[k].old.live {
+      let at = pending[k].leaf.offset
+      for line in 1..<8 {
+        let words = UInt8(truncatingIfNeeded: pending[k].words &>> UInt64(8 &* line))
+        if words != 0 { region.flush(line: at + line &* 64, words: words) }
+      }
+      region.flush(line: at, words: UInt8(truncatingIfNeeded: pending[k].words) | 0b11)
     }
     defer {
       pendingInserts = 0
       replaced.removeAll(keepingCapacity: true)
     }
     do throws(NVMError) {
-      try region.fence()
+      try region.settle()
     } catch {
       unlockPending()
       throw error
@@ -153,7 +182,14 @@ extension TreeBatch {
   }
 
   private func unlockPending() {
-    for k in 0..<pendingCount { engine.unlock(pending[k].leaf.node, pending[k].version) }
+    for k in 0..<pendingCount {
+      if pending[k].live == pending[k].old.live {
+        engine.unlockUnchanged(pending[k].leaf.node, pending[k].version)
+      } else {
+        engine.notePosition(pending[k].leaf.node)
+        engine.unlock(pending[k].leaf.node, pending[k].version)
+      }
+    }
     pendingCount = 0
   }
 }

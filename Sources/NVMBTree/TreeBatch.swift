@@ -12,16 +12,20 @@ public import NVMRegion
 /// A group of keys on their way through the tree. Not thread-safe; used by one call.
 @usableFromInline final class TreeBatch {
   /// Enough to hide a miss behind the others, few enough to stay in the nearest cache.
-  @usableFromInline static var capacity: Int { 16 }
+  @usableFromInline static var capacity: Int { 32 }
 
   struct Step {
     var node: UInt32
     var isLost: Bool
     var fingerprint: UInt8
-    /// Of the leaf's lock word.
+    /// Of the lowest inner node, then of the leaf's lock word.
     var version: UInt64
     var parent: UnsafeMutableRawPointer
     var parentVersion: UInt64
+    /// Which separators of the lowest inner node decide.
+    var part = 0
+    /// Of an update: which of the group's leaves.
+    var pending = 0
 
     var position: Position {
       Position(leaf: node, version: version, parent: parent, parentVersion: parentVersion)
@@ -93,6 +97,9 @@ public import NVMRegion
     if engine.keysAreBytes { for i in 0..<count { fetchRecords(i) } }
     for i in 0..<count { read(i) }
     let isCurrent = engine.gate.isCurrent(ticket)
+    if engine.journal != nil {
+      for i in 0..<count where !steps[i].isLost { try engine.awaitDurable(steps[i].node) }
+    }
     for i in 0..<count where steps[i].isLost || !isCurrent {
       found &= ~(1 << UInt32(i))
       guard let word = try engine.lookup(keys[i]) else { continue }
@@ -116,15 +123,28 @@ public import NVMRegion
         parent: engine.rootWord, parentVersion: root)
     }
     while height > 0 {
+      // The lowest of the inner nodes are many: there the lines that decide are fetched first.
+      let isLowest = height == 1
+      if isLowest {
+        for i in 0..<count where !steps[i].isLost {
+          let inner = space.inner(steps[i].node)
+          steps[i].version = nvm_load_acquire(inner.version)
+          steps[i].part = inner.part(for: keys[i].head)
+          inner.prefetch(part: steps[i].part)
+        }
+      }
       for i in 0..<count where !steps[i].isLost {
         let inner = space.inner(steps[i].node)
-        let version = nvm_load_acquire(inner.version)
+        let version = isLowest ? steps[i].version : nvm_load_acquire(inner.version)
         var isCurrent = version & 1 == 0 && nvm_load_relaxed(steps[i].parent) == steps[i].parentVersion
         if isCurrent {
-          steps[i].node = inner.child(inner.childIndex(for: keys[i]))
+          let key = keys[i]
+          steps[i].node = inner.child(
+            isLowest ? inner.childIndex(for: key, part: steps[i].part) : inner.childIndex(for: key))
           nvm_acquire_fence()
           isCurrent = nvm_load_relaxed(inner.version) == version
         }
+        if height == 2 { nvm_prefetch(space.inner(steps[i].node).base) }
         steps[i].isLost = !isCurrent
         steps[i].parent = inner.version
         steps[i].parentVersion = version

@@ -19,8 +19,12 @@ public import NVMRegion
   @exclusivity(unchecked) private var isFinished = false
   /// Of the gate, for the leaf being read.
   @exclusivity(unchecked) private var ticket: UInt64 = 0
+  /// The leaf whose entries were just copied.
+  @exclusivity(unchecked) private var taken: UInt32?
   /// Forward: the leaf that was left behind, if its link may be followed.
   @exclusivity(unchecked) private var link: (leaf: UInt32, version: UInt64, next: UInt32)?
+  /// Forward: the inner node above the current leaf and the leaf's index in it. A hint, for fetching ahead.
+  @exclusivity(unchecked) private var above: (inner: InnerNode, index: Int)?
 
   /// The current leaf's entries in the range, in the order of the walk: pairs of head and word.
   @usableFromInline let entries: UnsafeMutablePointer<UInt64>
@@ -51,22 +55,36 @@ public import NVMRegion
   /// Loads the next leaf that has entries in the range and hands it to `decode` while its records are held.
   /// - Returns: false at the end of the range.
   @usableFromInline
-  func load(_ decode: (TreeCursor) throws(NVMError) -> Void = { (_) throws(NVMError) in }) throws(NVMError)
-    -> Bool
-  {
+  func load(_ decode: (TreeCursor) throws(NVMError) -> Void) throws(NVMError) -> Bool {
+    engine.space.epochs.pin()
+    defer { engine.space.epochs.unpin() }
+    guard try advance() else { return false }
+    try decode(self)
+    return true
+  }
+
+  /// Loads the next leaf that has entries in the range, of a tree that has neither records nor long keys.
+  /// - Returns: false at the end of the range.
+  @usableFromInline
+  func load() throws(NVMError) -> Bool {
+    assert(!engine.keysAreBytes && !engine.valuesAreBytes)
+    return try advance()
+  }
+
+  @inline(__always)
+  private func advance() throws(NVMError) -> Bool {
     index = 0
     count = 0
     try engine.region.checkUsable()
     guard engine.isReadable else { throw engine.sealedError() }
-    engine.space.epochs.pin()
-    defer { engine.space.epochs.unpin() }
     while !isFinished {
       ticket = try engine.gate.ticket()
       if isReverse { loadBackward() } else { loadForward() }
-      if count > 0 {
-        try decode(self)
-        return true
+      if let leaf = taken {
+        taken = nil
+        try engine.awaitDurable(leaf)
       }
+      if count > 0 { return true }
     }
     // A damaged chain ends early, and that is not silent.
     if engine.isSealed { throw engine.sealedError() }
@@ -95,13 +113,14 @@ public import NVMRegion
         return
       }
       let position = Position(leaf: link.next, version: version, parent: lock, parentVersion: version)
+      follow(link.next)
       if !take(position) { self.link = nil }
       return
     }
     let position: Position
     switch resume.bound {
-    case .start: position = engine.descend(SearchKey(head: 0))
-    case .before(let key), .after(let key): position = engine.descend(key)
+    case .start: position = descendNoting(SearchKey(head: 0))
+    case .before(let key), .after(let key): position = descendNoting(key)
     case .end:
       isFinished = true
       return
@@ -109,16 +128,61 @@ public import NVMRegion
     _ = take(position)
   }
 
+  // The chain names one leaf ahead, the inner node some more: their misses overlap with the work on this one.
+  private static let distance = 3
+
+  private func descendNoting(_ key: SearchKey) -> Position {
+    var found: (inner: InnerNode, index: Int)?
+    let position = engine.descend { inner in
+      let index = inner.childIndex(for: key)
+      found = (inner, index)
+      return index
+    }
+    above = found
+    if let found {
+      for step in 1...Self.distance { fetch(found.inner, found.index &+ step) }
+    }
+    return position
+  }
+
+  /// Moves the hint on to the next leaf, or finds it anew where that is not the next child.
+  @inline(__always) private func follow(_ leaf: UInt32) {
+    guard let (inner, index) = above else { return }
+    if index < inner.count, inner.child(index &+ 1) == leaf {
+      above = (inner, index &+ 1)
+      fetch(inner, index &+ 1 &+ Self.distance)
+    } else if case .after(let key) = resume.bound {
+      refetch(key, leaf)
+    }
+  }
+
+  @inline(never) private func refetch(_ key: SearchKey, _ leaf: UInt32) {
+    // The key is the last one before the leaf: the leaf is the first child of the next inner node, or was split off.
+    _ = descendNoting(key)
+    fetchLeaf(leaf)
+    guard let (inner, index) = above, index < inner.count else {
+      above = nil
+      return
+    }
+    above = (inner, index &+ 1)
+  }
+
+  @inline(__always) private func fetch(_ inner: InnerNode, _ index: Int) {
+    if index >= 0, index <= inner.count { fetchLeaf(inner.child(index)) }
+  }
+  /// Prefetching reaches for any address without harm.
+  @inline(__always) private func fetchLeaf(_ leaf: UInt32) {
+    nvm_prefetch(engine.space.lockWord(leaf))
+    engine.prefetchLeaf(leaf)
+  }
+
   /// Reads one leaf; false when it changed meanwhile.
   private func take(_ position: Position) -> Bool {
     let leaf = engine.leaf(position.leaf)
     let commit = leaf.commit
     let next = leaf.next(commit.alternate)
-    if engine.isInside(next) {
-      // The walk will want all of it.
-      let base = engine.leaf(next).base
-      for line in 0..<8 { nvm_prefetch(base + line &* 64) }
-    }
+    // The walk will want all of it.
+    if above == nil, engine.isInside(next) { fetchLeaf(next) }
     guard copy(leaf, commit.live, position) else { return false }
     link = (position.leaf, position.version, next)
     // Keep what lies in the range.
@@ -140,9 +204,9 @@ public import NVMRegion
     var fence: SearchKey?
     let position: Position
     switch resume.bound {
-    case .end: position = engine.descend(fence: &fence) { $0.count }
-    case .before(let key): position = engine.descend(fence: &fence) { $0.childIndex(before: key) }
-    case .after(let key): position = engine.descend(fence: &fence) { $0.childIndex(for: key) }
+    case .end: position = descendFetching(&fence) { $0.count }
+    case .before(let key): position = descendFetching(&fence) { $0.childIndex(before: key) }
+    case .after(let key): position = descendFetching(&fence) { $0.childIndex(for: key) }
     case .start:
       isFinished = true
       return
@@ -167,6 +231,21 @@ public import NVMRegion
     }
   }
 
+  /// A descent that also finds the separator below which the leaf's left neighbours lie, and fetches two of them.
+  private func descendFetching(_ fence: inout SearchKey?, _ choose: (InnerNode) -> Int) -> Position {
+    var found: (inner: InnerNode, index: Int)?
+    let position = engine.descend(fence: &fence) { inner in
+      let index = choose(inner)
+      found = (inner, index)
+      return index
+    }
+    if let (inner, index) = found {
+      fetch(inner, index &- 1)
+      fetch(inner, index &- 2)
+    }
+    return position
+  }
+
   // MARK: One leaf
 
   @inline(__always) private func key(_ i: Int) -> SearchKey {
@@ -181,25 +260,38 @@ public import NVMRegion
   /// Copies the live slots and sorts them; false (and nothing copied) when the leaf changed meanwhile.
   private func copy(_ leaf: Leaf, _ live: UInt64, _ position: Position) -> Bool {
     let n = live.nonzeroBitCount
+    let (entries, heads, words) = (entries, heads, words)
     var rest = live
     var k = 0
+    var isSorted = true
+    var before: UInt64 = 0
     while k < n {
       let i = rest.trailingZeroBitCount
       rest &= rest &- 1
-      heads[k] = leaf.head(i)
-      words[k] = leaf.word(i)
+      let head = leaf.head(i)
+      let word = leaf.word(i)
+      heads[k] = head
+      words[k] = word
+      entries[2 &* k] = head
+      entries[2 &* k &+ 1] = word
+      isSorted = isSorted && head >= before
+      before = head
       k &+= 1
     }
     count = 0
     guard engine.isUnchanged(position) else { return false }
+    taken = position.leaf
     count = n
-    nvm_rank(heads, Int32(truncatingIfNeeded: n), ranks)
-    k = 0
-    while k < n {
-      let place = Int(ranks[k]) &* 2
-      entries[place] = heads[k]
-      entries[place &+ 1] = words[k]
-      k &+= 1
+    if !isSorted {
+      let ranks = ranks
+      nvm_rank(heads, Int32(truncatingIfNeeded: n), ranks)
+      k = 0
+      while k < n {
+        let place = Int(ranks[k]) &* 2
+        entries[place] = heads[k]
+        entries[place &+ 1] = words[k]
+        k &+= 1
+      }
     }
     if engine.keysAreBytes { sortTies(n) }
     return true

@@ -34,6 +34,7 @@ extension TreeEngine {
     }
     entryCount.add(UInt64(entries.count))
     unlock(position.leaf, position.version)
+    try region.acknowledge()
   }
 
   private func append(_ entries: [Entry], _ firstKey: SearchKey, behind last: Leaf) throws(NVMError) {
@@ -63,6 +64,7 @@ extension TreeEngine {
       for node in nodes { freeNode(node) }
       throw error
     }
+    for node in nodes { notePosition(node) }
     var lower = present
     for i in 0..<leaves {
       let entry = entries[i * leafCapacity]

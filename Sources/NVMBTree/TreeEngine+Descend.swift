@@ -22,7 +22,7 @@ extension TreeEngine {
   func descend(before key: SearchKey) -> Position { descend { $0.childIndex(before: key) } }
   func descendToLast() -> Position { descend { $0.count } }
 
-  @inline(__always) private func descend(_ choose: (InnerNode) -> Int) -> Position {
+  @inline(__always) func descend(_ choose: (InnerNode) -> Int) -> Position {
     while true {
       if let position = tryDescend(choose) { return position }
       nvm_pause()

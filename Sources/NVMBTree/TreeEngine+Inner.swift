@@ -14,6 +14,15 @@ extension TreeEngine {
   private var root: UInt32 { UInt32(truncatingIfNeeded: nvm_load_relaxed(rootWord)) }
   var height: Int { Int(nvm_load_relaxed(rootWord) >> 32) }
 
+  private func allocateInner() -> UInt32 {
+    innerNodes.withLock { $0 += 1 }
+    return space.allocateInner()
+  }
+  private func freeInner(_ node: UInt32) {
+    innerNodes.withLock { $0 -= 1 }
+    space.freeInner(node)
+  }
+
   private func setRoot(_ node: UInt32, height: Int) {
     nvm_store_release(rootWord, UInt64(node) | UInt64(height) << 32)
   }
@@ -79,7 +88,7 @@ extension TreeEngine {
         level -= 1
       }
       if level < 0 {
-        let node = space.allocateInner()
+        let node = allocateInner()
         let inner = space.inner(node)
         inner.lock()
         inner.setChild(0, root)
@@ -102,7 +111,7 @@ extension TreeEngine {
     let n = inner.count
     // Ascending inserts at the right edge leave the left node nearly full.
     let middle = index == n ? n - 1 : n / 2
-    let node = space.allocateInner()
+    let node = allocateInner()
     let right = space.inner(node)
     right.lock()
     for i in middle + 1..<max(middle + 1, n) { right.copySeparator(i - middle - 1, from: inner, i) }
@@ -153,7 +162,7 @@ extension TreeEngine {
         locked[level].remove(separator: 0, child: 0)
       }
       for inner in locked { inner.unlock() }
-      for emptied in edge[(level + 1)...] { space.freeInner(emptied.node) }
+      for emptied in edge[(level + 1)...] { freeInner(emptied.node) }
       if let gone { retire(.separator(gone)) }
       collapseRoot()
     }
@@ -168,7 +177,7 @@ extension TreeEngine {
       inner.lock()
       setRoot(inner.child(0), height: height - 1)
       inner.unlock()
-      space.freeInner(node)
+      freeInner(node)
     }
   }
 
@@ -187,7 +196,7 @@ extension TreeEngine {
       for group in 0..<groups {
         if group & 1023 == 0 { try space.checkRoom() }
         let end = level.count * (group + 1) / groups
-        let node = space.allocateInner()
+        let node = allocateInner()
         let inner = space.inner(node)
         inner.lock()
         inner.setChild(0, level[start].node)
@@ -216,7 +225,7 @@ extension TreeEngine {
       inner.count = 0
       inner.unlock()
       if keysAreBytes { for i in 0..<n { inner.tail(i)?.deallocate() } }
-      space.freeInner(node)
+      freeInner(node)
     }
     if height > 0 { visit(root, height) }
     setRoot(firstLeaf, height: 0)

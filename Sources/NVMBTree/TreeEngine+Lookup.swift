@@ -27,6 +27,7 @@ extension TreeEngine {
       guard isUnchanged(position), gate.isCurrent(ticket) else { continue }
       // In a damaged tree "not there" is not known.
       if word == nil, isSealed { throw sealedError() }
+      try awaitDurable(position.leaf)
       return word
     }
   }

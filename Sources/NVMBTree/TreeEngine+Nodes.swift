@@ -12,7 +12,8 @@ extension TreeEngine {
     let unit = options.extentBytes
     let byteCount = min(max(unit, have / 8 / unit * unit), 8 << 20)
     let payload = try heap.allocate(
-      byteCount: byteCount, alignment: heap.extentUnit, tag: .treeNodes, owner: owner)
+      byteCount: byteCount, alignment: heap.extentUnit, tag: .treeNodes, owner: owner,
+      durability: nodeDurability)
     // A tree of some megabytes is read at random; the extents of its youth come along with the first large one.
     var spread = [(payload: payload, byteCount: byteCount)]
     defer {
@@ -30,6 +31,9 @@ extension TreeEngine {
     }
   }
 
+  /// With the leaf locked. A journal keeps the order of what is flushed, so nobody needs to wait for the disk there.
+  private var nodeDurability: Durability { journal == nil ? .immediate : .deferred }
+
   /// Gives a node back whose unlinking is durable.
   func freeNode(_ node: UInt32) {
     if let extent = nodes.withLock({ $0.put(node) }) { giveBack(extent) }
@@ -37,7 +41,7 @@ extension TreeEngine {
 
   private func giveBack(_ extent: NodePool.Extent) {
     // A failure leaves an extent that names this tree: the next opening counts it in again.
-    try? heap.deallocate(extent.payload)
+    try? heap.deallocate(extent.payload, durability: nodeDurability)
   }
 
   /// Gives every unused extent back to the heap.
@@ -75,7 +79,9 @@ extension TreeEngine {
     // Lines between the last entry and the last line hold nothing that anybody reads.
     let end = live == 0 ? 64 : min(LeafLayout.slot(64 - live.leadingZeroBitCount), LeafLayout.size - 64)
     region.flush(at, count: end)
-    region.flush(at + (LeafLayout.size - 64), count: 64)
+    // Slots 25 and up stand in the last line, before `next` and the tree's number.
+    let last = live >> 25 == 0 ? LeafLayout.nextWord | LeafLayout.nextWord << 1 : 0xFF
+    region.flush(line: at + (LeafLayout.size - 64), words: last)
   }
 }
 

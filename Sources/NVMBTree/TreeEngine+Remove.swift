@@ -16,6 +16,13 @@ extension TreeEngine {
   /// - Returns: the word that was there (a record it names stays readable while the caller's epoch is pinned).
   @usableFromInline
   func remove(_ key: SearchKey, condition: UpdateCondition) throws(NVMError) -> UpdateOutcome {
+    let outcome = try settleRemoval(key, condition: condition)
+    try region.acknowledge()
+    return outcome
+  }
+
+  @inline(__always)
+  private func settleRemoval(_ key: SearchKey, condition: UpdateCondition) throws(NVMError) -> UpdateOutcome {
     try checkWritable()
     let stripe = try gate.enter()
     defer { gate.leave(stripe) }
@@ -28,6 +35,7 @@ extension TreeEngine {
     let old = leaf.commit
     guard let slot = find(key, in: leaf, live: old.live, fingerprint: fingerprint) else {
       unlockUnchanged(position.leaf, position.version)
+      try awaitDurable(position.leaf)
       return .refused(nil)
     }
     let word = leaf.word(slot)
@@ -36,6 +44,7 @@ extension TreeEngine {
     case .unchanged(word): break
     default:
       unlockUnchanged(position.leaf, position.version)
+      try awaitDurable(position.leaf)
       return .refused(word)
     }
     do throws(NVMError) {
@@ -43,7 +52,7 @@ extension TreeEngine {
         UInt32(truncatingIfNeeded: leaf.sums)
         &- slotHash(leafSeed(leaf.node), slot, key.head, word, fingerprint)
       let live = old.live & ~(1 &<< UInt64(slot))
-      try commit(leaf, old, live: live, alternate: old.alternate, sum: sum)
+      try commit(leaf, old, live: live, alternate: old.alternate, sum: sum, words: 0)
       entryCount.add(0 &- 1)
       if live.nonzeroBitCount <= leafCapacity / 4 { try mergeRight(leaf, key) }
     } catch {
@@ -150,7 +159,8 @@ extension TreeEngine {
       do throws(NVMError) {
         if live != old.live {
           try commit(
-            leaf, old, live: live, alternate: old.alternate, sum: sum(leaf, live, alternate: old.alternate))
+            leaf, old, live: live, alternate: old.alternate, sum: sum(leaf, live, alternate: old.alternate),
+            words: 0)
           entryCount.add(0 &- UInt64(gone.count))
           removed += gone.count
           if live.nonzeroBitCount <= leafCapacity / 4, let key = continuation.key {
@@ -171,7 +181,12 @@ extension TreeEngine {
       for entry in gone {
         if let record = recordOffset(entry.head, entry.word) { retire(.record(record)) }
       }
-      if isDone { return removed }
+      if isDone {
+        // What was not there must not come back either.
+        try awaitDurable(position.leaf)
+        try region.acknowledge()
+        return removed
+      }
       kept.release()
       kept = continuation
       if let key = kept.key { lower = .before(key) }

@@ -98,10 +98,13 @@ extension TreeEngine {
       fill(leaf, slot, added.head, added.word)
       setFingerprint(leaf, slot, fingerprint)
       live |= 1 << UInt64(slot)
-      if slot != 0 { region.flush(leaf.offset + (LeafLayout.slot(slot) & ~63), count: 64) }
+      if slot != 0 {
+        region.flush(line: leaf.offset + (LeafLayout.slot(slot) & ~63), words: LeafLayout.slotWords(slot))
+      }
     }
     sum = self.sum(leaf, live, alternate: alternate)
     try commit(leaf, old, live: live, alternate: alternate, sum: sum)
+    notePosition(right)
 
     // From here the medium holds the split; the inner nodes follow, still under the leaf's lock.
     let first = self.key(moved[0].head, moved[0].word) ?? SearchKey(head: moved[0].head)
@@ -115,6 +118,6 @@ extension TreeEngine {
     let new =
       alternate ? both & 0xFFFF_FFFF | UInt64(next) << 32 : both & ~0xFFFF_FFFF | UInt64(next)
     region.store(new, at: leaf.offset + LeafLayout.next)
-    region.flush(leaf.offset + (LeafLayout.next & ~63), count: 64)
+    region.flush(line: leaf.offset + (LeafLayout.next & ~63), words: LeafLayout.nextWord)
   }
 }

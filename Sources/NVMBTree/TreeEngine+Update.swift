@@ -56,6 +56,16 @@ extension TreeEngine {
   func update(
     _ key: SearchKey, word: UInt64, bytes: UnsafeRawBufferPointer?, condition: UpdateCondition
   ) throws(NVMError) -> UpdateOutcome {
+    let outcome = try settleUpdate(key, word: word, bytes: bytes, condition: condition)
+    // With no lock held, nor the gate: on a journal this waits for the disk.
+    try region.acknowledge()
+    return outcome
+  }
+
+  @inline(__always)
+  private func settleUpdate(
+    _ key: SearchKey, word: UInt64, bytes: UnsafeRawBufferPointer?, condition: UpdateCondition
+  ) throws(NVMError) -> UpdateOutcome {
     try checkWritable()
     let stripe = try gate.enter()
     defer { gate.leave(stripe) }
@@ -102,6 +112,7 @@ extension TreeEngine {
       case .unchanged(old): break
       default:
         unlockUnchanged(position.leaf, position.version)
+        try awaitDurable(position.leaf)
         return .refused(old)
       }
       do throws(NVMError) {
@@ -116,6 +127,7 @@ extension TreeEngine {
     }
     if case .unchanged = condition {
       unlockUnchanged(position.leaf, position.version)
+      try awaitDurable(position.leaf)
       return .refused(nil)
     }
     do throws(NVMError) {
@@ -153,16 +165,18 @@ extension TreeEngine {
   }
 
   /// Steps 2 to 4 of a change (LeafLayout): sums, commit word (atomic), flush of the first line, fence.
+  /// - Parameter words: which words of the first line may have changed, beyond these.
   @inline(__always)
   func commit(
-    _ leaf: Leaf, _ old: LeafCommit, live: UInt64, alternate: Bool, sum: UInt32
+    _ leaf: Leaf, _ old: LeafCommit, live: UInt64, alternate: Bool, sum: UInt32, words: UInt8 = 0xFF
   ) throws(NVMError) {
     let present = leaf.sums & 0xFFFF_FFFF
     region.store(UInt64(sum) | present << 32, at: leaf.offset + LeafLayout.sums)
     region.store(
       LeafCommit(live: live, alternate: alternate, previous: old).raw, at: leaf.offset + LeafLayout.commit)
-    region.flush(leaf.offset, count: 64)
-    try region.fence()
+    region.flush(line: leaf.offset, words: words | 0b11)
+    try region.settle()
+    notePosition(leaf.node)
   }
 
   /// Where a new entry goes: slot 0 where it is free (one line to flush); else a line with two free slots, which
@@ -189,20 +203,22 @@ extension TreeEngine {
   ) throws(NVMError) {
     let s = leafSeed(leaf.node)
     var sum = UInt32(truncatingIfNeeded: leaf.sums)
-    let (live, added) = place(
+    let (live, added, words) = place(
       in: leaf, keeping: old.live, free: ~old.live & LeafLayout.slotMask, head, word, fingerprint, s)
     sum &+= added
-    try commit(leaf, old, live: live, alternate: old.alternate, sum: sum)
+    try commit(leaf, old, live: live, alternate: old.alternate, sum: sum, words: words)
   }
 
-  /// Writes an entry to a free slot, moving slot 0's along where that pays; returns the new live set and what the
-  /// sum gains. `keeping` is the set that goes on living; `free` the slots that may be written.
+  /// Writes an entry to a free slot, moving slot 0's along where that pays; returns the new live set, what the sum
+  /// gains, and the words of the first line that changed. `keeping` is the set that goes on living; `free` the slots
+  /// that may be written.
   @inline(__always)
   private func place(
     in leaf: Leaf, keeping live: UInt64, free: UInt64, _ head: UInt64, _ word: UInt64, _ fingerprint: UInt8,
     _ s: UInt64
-  ) -> (live: UInt64, added: UInt32) {
+  ) -> (live: UInt64, added: UInt32, words: UInt8) {
     let (slot, moveTo) = choosePlace(free)
+    var words = LeafLayout.fingerprintWord(slot)
     fill(leaf, slot, head, word)
     setFingerprint(leaf, slot, fingerprint)
     var live = live | 1 &<< UInt64(slot)
@@ -213,13 +229,20 @@ extension TreeEngine {
       fill(leaf, moveTo, movedHead, movedWord)
       let movedPrint = leaf.fingerprint(0)
       setFingerprint(leaf, moveTo, movedPrint)
+      words |= LeafLayout.fingerprintWord(moveTo)
       live = live & ~1 | 1 &<< UInt64(moveTo)
       added =
         added &+ slotHash(s, moveTo, movedHead, movedWord, movedPrint)
         &- slotHash(s, 0, movedHead, movedWord, movedPrint)
     }
-    if slot != 0 { region.flush(leaf.offset + (LeafLayout.slot(slot) & ~63), count: 64) }
-    return (live, added)
+    if slot == 0 {
+      words |= LeafLayout.slotWords(0)
+    } else {
+      let moved = moveTo.map { LeafLayout.slotWords($0) } ?? 0
+      region.flush(
+        line: leaf.offset + (LeafLayout.slot(slot) & ~63), words: LeafLayout.slotWords(slot) | moved)
+    }
+    return (live, added, words)
   }
 
   /// Replaces the word of an entry. An entry in slot 0 shares its line with sums and commit word: there the word
@@ -238,14 +261,16 @@ extension TreeEngine {
       region.store(
         LeafCommit(settled: old.live, alternate: old.alternate).raw, at: leaf.offset + LeafLayout.commit)
       region.store(word, at: leaf.offset + (LeafLayout.slot(0) + 8))
-      region.flush(leaf.offset, count: 64)
-      try region.fence()
+      region.flush(line: leaf.offset, words: 0b1000_0011)
+      try region.settle()
+      notePosition(leaf.node)
       return
     }
     // The old slot is not free yet: prev still names it.
     let keeping = old.live & ~(1 &<< UInt64(slot))
-    let (live, added) = place(
+    let (live, added, words) = place(
       in: leaf, keeping: keeping, free: ~old.live & LeafLayout.slotMask, head, word, fingerprint, s)
-    try commit(leaf, old, live: live, alternate: old.alternate, sum: present &- gone &+ added)
+    try commit(
+      leaf, old, live: live, alternate: old.alternate, sum: present &- gone &+ added, words: words)
   }
 }

@@ -14,12 +14,16 @@ import NVMalloc
 //   3  the node pool, the retired list, the heap's own
 // Readers take none: they check versions (optimistic lock coupling).
 //
-// Durability: a writer holds the leaf's lock until its change is fenced, so nobody reads what a crash could take
-// back.
+// Durability: nobody reads what a crash could take back. On cache-line media and in-place files a writer holds the
+// leaf's lock until its change is fenced. On a journal a fence lasts as long as a disk: there the writer notes the
+// journal position of its change beside the lock, gives the lock back and then waits; a reader that finds a position
+// that is not durable yet waits for it (TreeEngine+Journal).
 @usableFromInline final class TreeEngine: @unchecked Sendable {
   let region: PersistentRegion
   let heap: PersistentHeap
   let space: TreeSpace
+  /// The region's journal, if it has one.
+  let journal: JournaledFileMedium?
   let tree: UInt32
   let seed: UInt64
   let keysAreBytes: Bool
@@ -40,6 +44,8 @@ import NVMalloc
   let gate = TreeGate()
   let structure = Lock<Void>(())
   let nodes: Lock<NodePool>
+  /// How many inner nodes the tree has.
+  let innerNodes = Lock(0)
   let retired = Lock(Retired())
 
   /// Set once by recovery, before the tree is shared.
@@ -53,6 +59,7 @@ import NVMalloc
     self.space = space
     self.handle = handle
     self.options = options
+    journal = heap.region.journal
     tree = header.tree
     keysAreBytes = header.keyForm != 0
     valuesAreBytes = header.valueForm != 0
@@ -123,6 +130,9 @@ import NVMalloc
 public struct TreeOptions: Sendable {
   /// Check the record's checksum on every read of a record.
   public var verifiesReads = false
+  /// On a journaled file, read what other threads have changed before it is durable. A crash may then take back what
+  /// was read. Default: such a read waits for the disk.
+  public var readsAhead = false
   package var leafCapacity = LeafLayout.capacity
   package var innerCapacity = InnerNode.capacity
   package var extentBytes = 64 << 10

@@ -24,6 +24,8 @@ public struct TreeStatistics: Sendable {
   public internal(set) var nodeBytes = 0
   /// Levels above the leaves.
   public internal(set) var height = 0
+  /// Bytes of DRAM for inner nodes and leaf locks; what the separators of long keys take is not in it.
+  public internal(set) var memoryBytes = 0
   /// Share of the slots that hold entries.
   public var fill: Double { leaves == 0 ? 0 : Double(entries) / Double(leaves * LeafLayout.slots) }
   /// Unlinked records and separators that wait for readers to end.
@@ -40,6 +42,9 @@ extension TreeEngine {
       s.leaves = pool.nodeCount - pool.freeCount
     }
     s.height = height
+    s.memoryBytes =
+      innerNodes.withLock { $0 } * InnerNode.size * (keysAreBytes ? 2 : 1) + s.nodeBytes / LeafLayout.size
+      * (journal == nil ? 8 : 16)
     s.waitingForReaders = waitingForReaders
     return s
   }

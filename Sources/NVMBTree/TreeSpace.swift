@@ -3,13 +3,14 @@ import Glibc
 import NVMRegion
 import NVMalloc
 
-/// DRAM shared by all trees of one heap: a lock word beside each possible leaf, and the pool of inner nodes. Both
-/// are reserved address space; memory is taken page by page where it is touched.
+/// DRAM shared by all trees of one heap: a lock word and a journal position beside each possible leaf, and the pool
+/// of inner nodes. All are reserved address space; memory is taken page by page where it is touched.
 ///
-/// Both are type-stable: a freed leaf's lock word and a freed inner node keep counting versions, so an optimistic
+/// All are type-stable: a freed leaf's lock word and a freed inner node keep counting versions, so an optimistic
 /// reader that arrives late sees a change and starts over.
 final class TreeSpace: @unchecked Sendable {
   private let locks: UnsafeMutableRawPointer
+  private let positions: UnsafeMutableRawPointer
   private let locksSize: Int
   private let nodes: UnsafeMutableRawPointer
   private let tails: UnsafeMutableRawPointer
@@ -29,24 +30,26 @@ final class TreeSpace: @unchecked Sendable {
     let nodeCount = min(leaves / 16 + 4096, Int(UInt32.max))
     nodeLimit = UInt32(nodeCount)
     nodesSize = nodeCount * InnerNode.size
-    let parts = [locksSize, nodesSize, nodesSize].map { size in
+    let sizes = [locksSize, locksSize, nodesSize, nodesSize]
+    let parts = sizes.map { size in
       mmap(nil, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0)
     }
     guard parts.allSatisfy({ $0 != MAP_FAILED }) else {
-      for (part, size) in zip(parts, [locksSize, nodesSize, nodesSize]) where part != MAP_FAILED {
+      for (part, size) in zip(parts, sizes) where part != MAP_FAILED {
         munmap(part, size)
       }
       throw NVMError(
         code: .outOfMemory,
         message:
-          "No address space for the tree's tables (\(locksSize + 2 * nodesSize) bytes). Raise the limit "
+          "No address space for the tree's tables (\(2 * (locksSize + nodesSize)) bytes). Raise the limit "
           + "(ulimit -v) or open the file with a smaller reservation.", path: region.path)
     }
-    (locks, nodes, tails) = (parts[0]!, parts[1]!, parts[2]!)
+    (locks, positions, nodes, tails) = (parts[0]!, parts[1]!, parts[2]!, parts[3]!)
   }
 
   deinit {
     munmap(locks, locksSize)
+    munmap(positions, locksSize)
     munmap(nodes, nodesSize)
     munmap(tails, nodesSize)
   }
@@ -94,6 +97,11 @@ final class TreeSpace: @unchecked Sendable {
 
   /// The lock word of a leaf: bit 0 is set while a writer holds it; the rest counts changes.
   @inline(__always) func lockWord(_ leaf: UInt32) -> UnsafeMutableRawPointer { locks + Int(leaf) &* 8 }
+
+  /// On a journal, the position before which the leaf's last change lies.
+  @inline(__always) func positionWord(_ leaf: UInt32) -> UnsafeMutableRawPointer {
+    positions + Int(leaf) &* 8
+  }
 
   @inline(__always) func inner(_ node: UInt32) -> InnerNode {
     InnerNode(base: nodes + Int(node) &* InnerNode.size, tails: tails + Int(node) &* InnerNode.size)

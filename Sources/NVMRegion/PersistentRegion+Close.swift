@@ -35,11 +35,16 @@ extension PersistentRegion {
       do throws(NVMError) {
         // What this thread flushed comes before the mark that vouches for it.
         try fenceUnderStateLock()
-        try updateSuperblock(&state) { $0.isClean = true }
+        try medium?.close(isClean: true)
+        try updateSuperblock(&state) {
+          $0.isClean = true
+          $0.isJournalInUse = false
+        }
       } catch {
         failure = error
       }
     }
+    try? medium?.close(isClean: false)
     nvm_store_release(control.status, nvm_load_acquire(control.status) | Self.closedBit)
     if markClean, state.fd >= 0, let wearCounts {
       // Nothing depends on it: a disk that is full costs this opening's counts.

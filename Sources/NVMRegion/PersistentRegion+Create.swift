@@ -41,10 +41,16 @@ extension PersistentRegion {
     let region: PersistentRegion
     do throws(NVMError) {
       try FileLock.acquire(file.fd, exclusive: true, path: path)
-      let allocated = SystemCall.allocate(file.fd, 0, size)
-      if allocated < 0 { throw allocationError(-allocated, size: size, path: path) }
-      let superblock = Superblock(
-        uuid: .random(), size: UInt64(size), payload: UInt64(SuperblockLayout.headerSize), media: 0)
+      let journal = try journalSize(file.fd, size: size, options, path: path)
+      let allocated = SystemCall.allocate(file.fd, 0, size + journal)
+      if allocated < 0 { throw allocationError(-allocated, size: size + journal, path: path) }
+      var superblock = Superblock(
+        uuid: .random(), size: UInt64(size + journal), payload: UInt64(SuperblockLayout.headerSize + journal),
+        media: 0)
+      if journal > 0 {
+        superblock.journalOffset = UInt64(SuperblockLayout.headerSize)
+        superblock.journalSize = UInt64(journal)
+      }
       region = try map(
         file.fd, path: path, superblock: superblock, newestCopy: 1, wasClean: true, options: options)
     } catch {
@@ -56,6 +62,7 @@ extension PersistentRegion {
     do throws(NVMError) {
       try region.formatSuperblocks()
       try initialize(region)
+      try region.acknowledge()
       try file.publish(as: path)
     } catch {
       region.close(markClean: false)
@@ -84,6 +91,28 @@ extension PersistentRegion {
     }
   }
 
+  /// Bytes of the journal that a new file gets; 0 for none.
+  private static func journalSize(
+    _ fd: Int32, size: Int, _ options: RegionOptions, path: String
+  ) throws(NVMError) -> Int {
+    switch options.media {
+    case .emulated, .inPlaceFile: return 0
+    case .journaledFile: break
+    case .automatic: if isMemoryForced || nvm_is_dax(fd) == 1 { return 0 }
+    }
+    guard let wanted = options.journalSize else {
+      return min(max(size, 1 << 20), JournalLayout.defaultSize) & ~4095
+    }
+    let least = JournalLayout.minimumSize
+    guard wanted >= least, wanted <= JournalLayout.maximumSize else {
+      throw NVMError(
+        code: .invalidArgument,
+        message: "A journal of \(wanted) bytes cannot be made: it has \(least) bytes at least and "
+          + "\(JournalLayout.maximumSize) at most.", path: path)
+    }
+    return (wanted + 4095) & ~4095
+  }
+
   /// Writes the first superblocks of a fresh region: both copies valid, incarnation 1, not clean.
   func formatSuperblocks() throws(NVMError) {
     let media = media.rawValue
@@ -91,6 +120,7 @@ extension PersistentRegion {
       try updateSuperblock(&state) {
         $0.media = media
         $0.incarnation = 1
+        $0.isJournalInUse = media == RegionMedia.journaledFile.rawValue
       }
     }
   }

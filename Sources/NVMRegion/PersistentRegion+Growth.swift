@@ -75,7 +75,9 @@ extension PersistentRegion {
     result =
       media == .persistentMemory || media == .autoFlushedPersistentMemory
       ? SystemCall.mapSync(baseAddress + start, new - start, state.fd, start)
-      : SystemCall.map(baseAddress + start, new - start, flags: MAP_SHARED, state.fd, start)
+      : SystemCall.map(
+        baseAddress + start, new - start,
+        flags: media == .journaledFile ? MAP_PRIVATE | MAP_NORESERVE : MAP_SHARED, state.fd, start)
     if result < 0 {
       _ = SystemCall.truncate(state.fd, old)
       // Some kernels unmap before they fail.

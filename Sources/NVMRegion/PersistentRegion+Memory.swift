@@ -51,4 +51,59 @@ extension PersistentRegion {
     }
     return region
   }
+
+  /// A region over a file that is no file of the system's, driven as a journaled file, in anonymous memory.
+  ///
+  /// - Parameters:
+  ///   - journalSize: for a fresh region of `size` bytes, on top of these; `nil`: the file holds one, and is opened and
+  ///     recovered.
+  package static func inMemory(
+    file: any JournalFile, journalSize: Int?, size: Int, maximumSize: Int, uuid: RegionUUID,
+    options: JournaledFileMedium.Options
+  ) throws(NVMError) -> PersistentRegion {
+    let name = "(memory)"
+    var superblock: Superblock
+    var copy = 1
+    if let journalSize {
+      superblock = Superblock(
+        uuid: uuid, size: UInt64(size + journalSize),
+        payload: UInt64(SuperblockLayout.headerSize + journalSize),
+        media: RegionMedia.journaledFile.rawValue, incarnation: 1)
+      superblock.journalOffset = UInt64(SuperblockLayout.headerSize)
+      superblock.journalSize = UInt64(journalSize)
+    } else {
+      let header = UnsafeMutableRawBufferPointer.allocate(
+        byteCount: SuperblockLayout.headerSize, alignment: 8)
+      defer { header.deallocate() }
+      try check(file.read(header, at: 0), name)
+      (superblock, copy) = try Superblock.choose(UnsafeRawBufferPointer(header), path: name)
+      if superblock.isJournalInUse {
+        try JournalRecovery(JournalArea(file, superblock, path: name)).replay()
+      }
+      superblock.incarnation += 1
+    }
+    let count = Int(superblock.size)
+    let space = try AddressSpace.reserve(wanted: max(maximumSize, count), needed: count, path: name)
+    let region: PersistentRegion
+    do throws(NVMError) {
+      try mapAnonymous(space.base, count, name)
+      if journalSize == nil {
+        try check(file.read(UnsafeMutableRawBufferPointer(start: space.base, count: count), at: 0), name)
+      }
+      let medium = try beginJournal(
+        JournalArea(file, superblock, path: name), incarnation: superblock.incarnation, capacity: space.size,
+        options)
+      region = PersistentRegion(
+        path: name, media: .journaledFile, isReadOnly: false,
+        wasCleanlyClosed: journalSize != nil || superblock.isClean, space: space, mapped: count,
+        maximumSize: max(maximumSize, count), superblock: superblock, newestCopy: copy, fd: -1,
+        medium: medium,
+        protection: .none)
+    } catch {
+      space.release()
+      throw error
+    }
+    if journalSize != nil { try region.formatSuperblocks() } else { try region.markOpened() }
+    return region
+  }
 }

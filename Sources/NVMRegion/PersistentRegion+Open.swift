@@ -6,7 +6,7 @@ extension PersistentRegion {
   /// Opens an existing region file. Never hangs, never truncates, never repairs what is not asked for.
   ///
   /// A file that a crash left is opened like any other: the region itself needs no recovery beyond choosing
-  /// the valid superblock. O(1).
+  /// the valid superblock, and carrying out what stands in the journal, if it has one. O(journal).
   ///
   /// - Throws: `.notFound`, `.notAFile`, `.permissionDenied`, `.readOnlyFileSystem`, `.locked`, `.notARegion`,
   ///   `.truncated`, `.newerFormat`, `.foreignByteOrder`, `.corrupt`, `.outOfMemory`, `.ioFailure`.
@@ -26,6 +26,9 @@ extension PersistentRegion {
           code: .newerFormat,
           message: "The file uses features of a newer release and can only be read by this one. Open it "
             + "read-only.", path: path)
+      }
+      if writable, superblock.isJournalInUse {
+        try JournalRecovery(JournalArea(SystemJournalFile(fd), superblock, path: path)).replay()
       }
       region = try map(
         fd, path: path, superblock: superblock, newestCopy: copy, wasClean: superblock.isClean,
@@ -54,6 +57,7 @@ extension PersistentRegion {
         $0.isClean = false
         $0.media = media
         $0.incarnation = incarnation
+        $0.isJournalInUse = media == RegionMedia.journaledFile.rawValue
       }
     }
   }
@@ -100,7 +104,10 @@ extension PersistentRegion {
   ) throws(NVMError) -> PersistentRegion {
     let readOnly = options.access == .readOnly
     let count = Int(superblock.size)
-    let wanted = min(options.reservation, options.maximumSize ?? options.reservation)
+    // A journal stands in the file, but is nobody's payload.
+    let journal = Int(superblock.payload) - SuperblockLayout.headerSize
+    let limit = options.maximumSize.map { $0 > Int.max - journal ? Int.max : $0 + journal }
+    let wanted = min(options.reservation, limit ?? options.reservation)
     let protection = try RegionProtection.resolve(options.protection)
     let space = try AddressSpace.reserve(wanted: readOnly ? count : wanted, needed: count, path: path)
     do throws(NVMError) {
@@ -110,9 +117,18 @@ extension PersistentRegion {
         // What recovery changes stays in private pages.
         media = RegionMedia(rawValue: superblock.media) ?? .inPlaceFile
         try check(SystemCall.map(space.base, count, flags: MAP_PRIVATE | MAP_NORESERVE, fd, 0), path)
+        if superblock.isJournalInUse {
+          try JournalRecovery(JournalArea(SystemJournalFile(fd), superblock, path: path)).apply(
+            to: space.base)
+        }
       } else {
-        media = try mapWritable(space.base, count, fd, path: path, choice: options.media)
-        if media == .inPlaceFile {
+        media = try mapWritable(space.base, count, fd, superblock, path: path, choice: options.media)
+        if media == .journaledFile {
+          medium = try beginJournal(
+            JournalArea(SystemJournalFile(fd), superblock, path: path),
+            incarnation: superblock.incarnation + 1,
+            capacity: space.size, options.journal)
+        } else if media == .inPlaceFile {
           // Small pages in the page cache: a sync writes the whole folio that a page belongs to.
           nvm_advise_small_pages(fd, 0, superblock.size)
           medium = InPlaceFileMedium()
@@ -121,7 +137,7 @@ extension PersistentRegion {
       var wearCounts: WearCounts?
       if options.countsWear, !readOnly {
         let counts = try WearCounts(
-          bytes: min(space.size, options.maximumSize ?? space.size),
+          bytes: min(space.size, limit ?? space.size),
           from: LineWear.saved(beside: path, uuid: superblock.uuid), path: path)
         medium = LineCountingMedium(medium, base: space.base, counts: counts)
         wearCounts = counts
@@ -134,7 +150,7 @@ extension PersistentRegion {
       return PersistentRegion(
         path: path, media: media, isReadOnly: readOnly, wasCleanlyClosed: wasClean, space: space,
         mapped: count,
-        maximumSize: readOnly ? count : options.maximumSize ?? Int.max, superblock: opened,
+        maximumSize: readOnly ? count : limit ?? Int.max, superblock: opened,
         newestCopy: newestCopy,
         fd: fd, medium: medium, protection: protection, wearCounts: wearCounts)
     } catch {
@@ -146,22 +162,46 @@ extension PersistentRegion {
   /// `pmem_is_pmem` denies every mapping not made by libpmem itself, so it is not asked: a mapping with
   /// MAP_SYNC succeeds exactly where stores reach the medium without the page cache.
   private static func mapWritable(
-    _ at: UnsafeMutableRawPointer, _ count: Int, _ fd: Int32, path: String, choice: RegionOptions.MediaChoice
+    _ at: UnsafeMutableRawPointer, _ count: Int, _ fd: Int32, _ superblock: Superblock, path: String,
+    choice: RegionOptions.MediaChoice
   ) throws(NVMError) -> RegionMedia {
     if choice == .automatic, SystemCall.mapSync(at, count, fd, 0) == 0 {
       return pmem_has_auto_flush() == 1 ? .autoFlushedPersistentMemory : .persistentMemory
     }
-    try check(SystemCall.map(at, count, flags: MAP_SHARED, fd, 0), path)
-    switch choice {
-    case .emulated: return .emulated
-    case .inPlaceFile: return .inPlaceFile
-    case .automatic:
-      let force = getenv("PMEM_IS_PMEM_FORCE").map { String(cString: $0) }
-      return force == "1" ? .emulated : .inPlaceFile
+    let media: RegionMedia =
+      switch choice {
+      case .emulated: .emulated
+      case .inPlaceFile: .inPlaceFile
+      case .journaledFile: .journaledFile
+      case .automatic:
+        isMemoryForced ? .emulated : superblock.hasJournal ? .journaledFile : .inPlaceFile
+      }
+    guard media != .journaledFile || superblock.hasJournal else {
+      throw NVMError(
+        code: .unsupported,
+        message:
+          "The file was made without a journal. Open it as an in-place file, or copy its content into a "
+          + "new one.", path: path)
     }
+    let flags = media == .journaledFile ? MAP_PRIVATE | MAP_NORESERVE : MAP_SHARED
+    try check(SystemCall.map(at, count, flags: flags, fd, 0), path)
+    return media
   }
 
-  private static func check(_ result: Int32, _ path: String) throws(NVMError) {
+  /// Whether the environment says that ordinary memory counts as persistent.
+  static var isMemoryForced: Bool { getenv("PMEM_IS_PMEM_FORCE").map { String(cString: $0) } == "1" }
+
+  /// Empties a journal, whose content is home, for a new opening.
+  static func beginJournal(
+    _ area: JournalArea, incarnation: UInt64, capacity: Int, _ options: JournaledFileMedium.Options
+  ) throws(NVMError) -> JournaledFileMedium {
+    var header = JournalHeader(incarnation: incarnation, uuid: area.uuid)
+    if let old = try area.readHeader().header { header.sequence = old.sequence }
+    try area.write(&header)
+    return JournaledFileMedium(area, header, capacity: capacity, options: options)
+  }
+
+  static func check(_ result: Int32, _ path: String) throws(NVMError) {
     guard result < 0 else { return }
     throw NVMError(
       code: result == -ENOMEM ? .outOfMemory : .system,

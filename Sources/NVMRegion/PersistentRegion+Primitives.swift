@@ -39,7 +39,7 @@ extension PersistentRegion {
     assert(offset.rawValue & 7 == 0, "a commit word must be aligned")
     counterTable.add(8, .bytes)
     let p = pointer(to: offset)
-    if mode == .mediated { mediatedStore(word, p) } else { nvm_store_release(p, word) }
+    if isMediated { mediatedStore(word, p) } else { nvm_store_release(p, word) }
   }
 
   /// Stores bytes, in no particular order. Not durable before flush and fence. O(count).
@@ -49,7 +49,7 @@ extension PersistentRegion {
     guard let source = bytes.baseAddress else { return }
     counterTable.add(UInt64(truncatingIfNeeded: bytes.count), .bytes)
     let p = pointer(to: offset)
-    if mode == .mediated {
+    if isMediated {
       mediatedWrite(bytes, p)
     } else {
       p.copyMemory(from: source, byteCount: bytes.count)
@@ -111,7 +111,7 @@ extension PersistentRegion {
     switch mode {
     case .cacheLine: nvm_store_nontemporal(p, word)
     case .autoFlush: nvm_store_release(p, word)
-    case .mediated: mediatedStoreNontemporal(word, p)
+    case .mediated, .journaled: mediatedStoreNontemporal(word, p)
     }
     try fence()
   }
@@ -132,7 +132,7 @@ extension PersistentRegion {
     switch mode {
     case .cacheLine: nvm_flush_range(pointer(to: offset), count)
     case .autoFlush: break
-    case .mediated: mediatedFlush(pointer(to: offset), count)
+    case .mediated, .journaled: mediatedFlush(pointer(to: offset), count)
     }
   }
 
@@ -142,8 +142,13 @@ extension PersistentRegion {
   ///   `.poisoned`.
   @inlinable @inline(__always)
   public func order() throws(NVMError) {
+    switch mode {
+    case .mediated: try mediatedOrder()
+    case .journaled: break
+    default: nvm_store_fence()
+    }
+    // Counted when it is over: persist groups go by it.
     counterTable.add(1, .orders)
-    if mode == .mediated { try mediatedOrder() } else { nvm_store_fence() }
     if nvm_load_relaxed(control.status) != 0 { throw unusableError() }
   }
 
@@ -154,9 +159,60 @@ extension PersistentRegion {
   ///   `.poisoned`.
   @inlinable @inline(__always)
   public func fence() throws(NVMError) {
+    if isMediated { try mediatedFence() } else { nvm_store_fence() }
     counterTable.add(1, .fences)
-    if mode == .mediated { try mediatedFence() } else { nvm_store_fence() }
     if nvm_load_relaxed(control.status) != 0 { throw unusableError() }
+  }
+
+  /// Starts the write-back of some words of one line, given as a mask with bit 0 for the first. Orders nothing. O(1).
+  ///
+  /// On cache-line media the whole line goes, at the cost of one; a journal takes the words alone.
+  @inlinable @inline(__always)
+  package func flush(line offset: Offset, words mask: UInt8) {
+    assertInside(offset, 64)
+    assert(offset.rawValue & 63 == 0, "a line is aligned")
+    counterTable.add(1, .lines)
+    switch mode {
+    case .cacheLine: nvm_flush_line(pointer(to: offset))
+    case .autoFlush: break
+    case .mediated, .journaled: mediatedFlush(line: pointer(to: offset), mask)
+    }
+  }
+
+  /// A fence for what other threads go on from: whatever any thread flushes later reaches the medium no earlier than
+  /// what this thread flushed before. Counts as a fence. Followed by ``acknowledge()`` it is one.
+  ///
+  /// Where the order of the medium is that of the flushes, on the journal, it waits for nothing, so it may be called
+  /// with locks held; elsewhere it is a fence.
+  @inlinable @inline(__always)
+  package func settle() throws(NVMError) {
+    counterTable.add(1, .fences)
+    switch mode {
+    case .mediated: try mediatedFence()
+    case .journaled: break
+    default: nvm_store_fence()
+    }
+    if nvm_load_relaxed(control.status) != 0 { throw unusableError() }
+  }
+
+  /// Stores words and starts their write-back as one atomic step, where the medium has such steps: after a crash all
+  /// of them are there or none, and never before what this thread flushed before. False: nothing was done.
+  package func commit(_ words: UnsafeBufferPointer<LogWord>) -> Bool {
+    guard pages == nil, let journal, journal.commit(words) else { return false }
+    counterTable.add(UInt64(words.count) * 8, .bytes)
+    counterTable.add(UInt64(words.count), .lines)
+    return true
+  }
+
+  /// How many words ``commit(_:)`` takes; 0 where there is no such step.
+  /// With protection its stores would have to be announced: the callers' own log does that.
+  package var commitCapacity: Int { pages == nil ? journal?.commitCapacity ?? 0 : 0 }
+
+  /// On return what this thread settled survives any crash. With no lock held: on the journal it waits for the disk,
+  /// elsewhere for nothing.
+  @inlinable @inline(__always)
+  package func acknowledge() throws(NVMError) {
+    if mode == .journaled { try mediatedAcknowledge() }
   }
 
   /// `flush` and `fence`. O(lines), one fence.
@@ -180,6 +236,32 @@ extension PersistentRegion {
   }
   @usableFromInline @inline(never)
   func mediatedFlush(_ p: UnsafeMutableRawPointer, _ count: Int) { medium!.flush(p, count: count) }
+  /// Begins a span in which this thread's acknowledgements wait for nothing; ``acknowledge()`` after its end waits for
+  /// all of them. Of an *atomic* one everything that the thread flushes meanwhile is one atomic step, as far as
+  /// ``deferralCapacity`` goes. Spans nest, atomic ones do not. False, and no span, where the medium has no journal.
+  package func beginDeferral(isAtomic: Bool = false) -> Bool {
+    journal?.beginDeferral(isAtomic: isAtomic) ?? false
+  }
+  package func endDeferral(isAtomic: Bool = false) { journal?.endDeferral(isAtomic: isAtomic) }
+  /// Bytes that an atomic deferral may flush; 0 where there is none.
+  package var deferralCapacity: Int { journal?.sectionLimit ?? 0 }
+
+  /// Waits until everything that the journal holds before `position` survives a crash. While this thread defers its
+  /// acknowledgements, that waits for the last of them.
+  package func awaitDurable(_ position: UInt64) throws(NVMError) {
+    guard let journal else { return }
+    try settle { () throws(NVMError) in try journal.await(position) }
+    if nvm_load_relaxed(control.status) != 0 { throw unusableError() }
+  }
+
+  @usableFromInline @inline(never)
+  func mediatedFlush(line p: UnsafeMutableRawPointer, _ mask: UInt8) { medium!.flush(line: p, words: mask) }
+  @usableFromInline @inline(never)
+  func mediatedAcknowledge() throws(NVMError) {
+    defer { pages?.settle() }
+    try settle { () throws(NVMError) in try journal!.acknowledge() }
+    if nvm_load_relaxed(control.status) != 0 { throw unusableError() }
+  }
   @usableFromInline @inline(never)
   func mediatedOrder() throws(NVMError) {
     try settle { () throws(NVMError) in try medium!.order() }

@@ -19,14 +19,21 @@ extension PersistentRegion {
 
   func writeSuperblock(_ superblock: Superblock, copy: Int) throws(NVMError) {
     let at = Offset(copy * SuperblockLayout.copyStride)
-    superblock.encoded().withUnsafeBytes { write($0, at: at) }
+    let bytes = superblock.encoded()
+    if let medium,
+      try bytes.span.withUnsafeBytes({ (b) throws(NVMError) in try medium.writeHeader(b, at: at.bytes) })
+    {
+      counterTable.add(1, .fences)
+      return
+    }
+    bytes.withUnsafeBytes { write($0, at: at) }
     flush(at, count: SuperblockLayout.size)
     // `settle` may poison, which takes the state lock that is held here: go to the medium directly.
     try fenceUnderStateLock()
   }
 
   func fenceUnderStateLock() throws(NVMError) {
-    counterTable.add(1, .fences)
     if let medium { try medium.fence() } else { nvm_store_fence() }
+    counterTable.add(1, .fences)
   }
 }

@@ -44,13 +44,19 @@ public final class PersistentRegion: @unchecked Sendable {
     case cacheLine
     case autoFlush
     case mediated
+    /// By a medium that appends what is flushed to one journal.
+    case journaled
   }
   @usableFromInline let mode: Mode
+  @inlinable @inline(__always) var isMediated: Bool { mode.rawValue >= Mode.mediated.rawValue }
   @usableFromInline let counterTable: CounterTable
   @usableFromInline let control: Control
   let medium: (any RegionMedium)?
   /// Where protection is on.
   let pages: PageGuard?
+  let groups = GroupRegistry()
+  /// The medium, where it is a journal.
+  package let journal: JournaledFileMedium?
   /// Where wear is counted.
   package let wearCounts: WearCounts?
   let space: AddressSpace
@@ -105,9 +111,10 @@ public final class PersistentRegion: @unchecked Sendable {
     payloadStart = Offset(rawValue: superblock.payload)
     counterTable = CounterTable()
     control = Control(size: mapped)
+    journal = medium?.journal
     mode =
       if isReadOnly && medium == nil { .autoFlush } else if medium != nil {
-        .mediated
+        journal == nil ? .mediated : .journaled
       } else if media
         == .autoFlushedPersistentMemory
       { .autoFlush } else { .cacheLine }
@@ -195,7 +202,11 @@ public final class PersistentRegion: @unchecked Sendable {
   }
 
   /// Remembers the first failure of the medium; from then on every call throws.
-  package func poison(_ error: NVMError) { state.withLock { poison(&$0, error) } }
+  package func poison(_ error: NVMError) {
+    // Nothing more gets into the journal, an open atomic step included.
+    journal?.poison(error)
+    state.withLock { poison(&$0, error) }
+  }
 
   func poison(_ state: inout State, _ error: NVMError) {
     if state.failure == nil { state.failure = error }

@@ -51,6 +51,12 @@ public import CNVM
     }
   }
 
+  /// Fences and orders that a slot has completed.
+  func completed(slot: Int32) -> UInt64 {
+    let p = base + Int(slot) * 64
+    return nvm_load_acquire(p + Field.fences.rawValue) &+ nvm_load_acquire(p + Field.orders.rawValue)
+  }
+
   var total: RegionCounters {
     var r = RegionCounters()
     for slot in 0..<Int(NVM_THREAD_SLOTS) { r.add(at: base + slot * 64) }

@@ -11,6 +11,8 @@ public enum RegionMedia: UInt32, Sendable, CustomStringConvertible {
   case inPlaceFile = 4
   /// Memory of a test that records every primitive.
   case simulated = 5
+  /// An ordinary file whose changes go to a journal in it first, and to their places later.
+  case journaledFile = 6
 
   public var description: String {
     switch self {
@@ -19,6 +21,7 @@ public enum RegionMedia: UInt32, Sendable, CustomStringConvertible {
     case .emulated: "emulated persistent memory"
     case .inPlaceFile: "in-place file"
     case .simulated: "simulated"
+    case .journaledFile: "journaled file"
     }
   }
 }
@@ -27,14 +30,18 @@ public enum RegionMedia: UInt32, Sendable, CustomStringConvertible {
 public struct RegionOptions: Sendable {
   /// Which medium to drive the file as.
   public enum MediaChoice: Sendable {
-    /// Persistent memory where the file system offers it, else an in-place file. The environment
-    /// variable `PMEM_IS_PMEM_FORCE=1` counts ordinary memory as persistent.
+    /// Persistent memory where the file system offers it; else a journaled file, or, where the file was made
+    /// without a journal, an in-place one. The environment variable `PMEM_IS_PMEM_FORCE=1` counts ordinary memory
+    /// as persistent.
     case automatic
     /// Counts ordinary memory as persistent: for tmpfs, development and tests. On a disk this is **not**
     /// durable across power loss.
     case emulated
     /// An ordinary file synced page by page, even where the file system offers more.
     case inPlaceFile
+    /// An ordinary file with a journal, even where the file system offers more. The journal is made with the file:
+    /// one that was made without cannot be opened so.
+    case journaledFile
   }
   /// Whether the file may be changed.
   public enum Access: Sendable {
@@ -62,6 +69,12 @@ public struct RegionOptions: Sendable {
   public var countsWear = false
   /// Permission bits of a created file.
   public var permissions: UInt32 = 0o644
+
+  /// Bytes of the journal that a new file gets for ``MediaChoice/journaledFile``, on top of its size; at least
+  /// 24 KiB. `nil`: as large as the file, from 1 MiB to 64 MiB. What it holds bounds the time that an opening after
+  /// a crash takes; a larger one writes less to the disk.
+  public var journalSize: Int?
+  package var journal = JournaledFileMedium.Options()
 
   public init() {}
 

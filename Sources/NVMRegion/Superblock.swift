@@ -60,7 +60,8 @@ struct Superblock: Equatable {
     if u64(F.magic) == SuperblockLayout.magic.byteSwapped { return .foreignByteOrder }
     guard u64(F.magic) == SuperblockLayout.magic else { return .foreign }
     if u32(F.byteOrder) == SuperblockLayout.byteOrderMark.byteSwapped { return .foreignByteOrder }
-    let isSound = u32(F.checksum) == nvm_crc32c(0, b.baseAddress!, SuperblockLayout.checksummed)
+    let isSound = TrustedChecksum.superblock.accepts(
+      u32(F.checksum) == nvm_crc32c(0, b.baseAddress!, SuperblockLayout.checksummed))
     // A newer release may check itself otherwise, so its version is looked at first.
     guard u32(F.version) <= SuperblockLayout.formatVersion else {
       return .newer("format version \(u32(F.version))", sequence: isSound ? u64(F.sequence) : nil)
@@ -82,7 +83,26 @@ struct Superblock: Equatable {
       block.payload >= UInt64(SuperblockLayout.headerSize), block.payload < block.size,
       block.sequence <= SuperblockLayout.largestCount, block.incarnation <= SuperblockLayout.largestCount
     else { return .damaged }
+    guard block.hasSoundJournal else { return .damaged }
     return .valid(block)
+  }
+
+  var hasJournal: Bool { journalSize != 0 }
+  /// Whether the journal may hold changes that are not in their places.
+  var isJournalInUse: Bool {
+    get { incompatible & SuperblockLayout.journalInUse != 0 }
+    set {
+      incompatible =
+        incompatible & ~SuperblockLayout.journalInUse | (newValue ? SuperblockLayout.journalInUse : 0)
+    }
+  }
+  private var hasSoundJournal: Bool {
+    if !hasJournal { return !isJournalInUse }
+    let page = UInt64(SuperblockLayout.copyStride)
+    return journalOffset % page == 0 && journalSize % page == 0
+      && journalOffset >= UInt64(SuperblockLayout.headerSize)
+      && (UInt64(JournalLayout.minimumSize)...UInt64(JournalLayout.maximumSize)).contains(journalSize)
+      && journalOffset <= payload && journalSize <= payload - journalOffset
   }
 
   /// The superblock that holds, of the two copies at the start of a file, and which copy it was.

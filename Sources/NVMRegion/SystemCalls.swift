@@ -5,7 +5,8 @@ import Synchronization
 
 /// Every system call of the package goes through here, so that tests can make the n-th one fail.
 package enum SystemCall: String, CaseIterable, Sendable {
-  case open, lock, allocate, map, sync, msync, link, stat, read, truncate, reserve, directorySync
+  case open, lock, allocate, map, sync, msync, link, stat, read, write, truncate, reserve, directorySync,
+    dataSync
 
   /// A planned failure: the `skip`-th following call of a kind (all kinds where `nil`) returns `errno`.
   package struct Fault: Sendable {
@@ -114,6 +115,16 @@ package enum SystemCall: String, CaseIterable, Sendable {
       done += n
     }
     return done
+  }
+  static func write(_ fd: Int32, _ bytes: UnsafeRawBufferPointer, at offset: Int) -> Int32 {
+    SystemCall.write.run { nvm_write(fd, bytes.baseAddress!, bytes.count, UInt64(offset)) }
+  }
+  /// Writes, and makes durable what it wrote and nothing else.
+  static func writeDurably(_ fd: Int32, _ bytes: UnsafeRawBufferPointer, at offset: Int) -> Int32 {
+    SystemCall.dataSync.run { nvm_write_durably(fd, bytes.baseAddress!, bytes.count, UInt64(offset)) }
+  }
+  static func syncData(_ fd: Int32) -> Int32 {
+    SystemCall.dataSync.run { fdatasync(fd) == 0 ? 0 : -errno }
   }
   static func msync(_ address: UnsafeMutableRawPointer, _ count: Int) -> Int32 {
     SystemCall.msync.run { pmem_msync(address, count) == 0 ? 0 : -errno }

@@ -19,14 +19,15 @@ public struct CrashExplorer: Sendable {
   {
     watch(scenario.name, nil)
     defer { Watchdog.shared.stop() }
-    let run = ScenarioRun.record(scenario, seed: options.seed)
+    let run = ScenarioRun.record(scenario, model: options.model, seed: options.seed)
     let exploration = Exploration(scenario, options)
     exploration.explore(run)
     var report = exploration.report
     let lints = LintPass(run.trace)
     report.lints = lints.lints
     report.costs = lints.costs
-    for cost in lints.costs {
+    // Budgets count lines and fences of the medium's user, and those of a journal are its own.
+    for cost in lints.costs where options.model != .journaledFile {
       guard let budget = scenario.budgets[cost.operation],
         cost.mostFences > budget.fences || cost.mostFlushedLines > budget.flushedLines
       else { continue }
@@ -51,7 +52,9 @@ public struct CrashExplorer: Sendable {
   ) -> MutationReport {
     watch(scenario.name, nil)
     defer { Watchdog.shared.stop() }
-    let run = ScenarioRun.record(scenario, seed: options.seed)
+    let run = ScenarioRun.record(scenario, model: options.model, seed: options.seed)
+    // A sync takes a page as it is then: that it comes before a store changes nothing.
+    let kinds = options.model.isFile ? kinds.filter { $0 != .flushBeforeStore } : kinds
     var quick = options
     quick.exhaustiveLimit = min(options.exhaustiveLimit, 256)
     quick.randomImages = min(options.randomImages, 64)

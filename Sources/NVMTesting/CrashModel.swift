@@ -10,15 +10,23 @@ public enum CrashModel: String, Sendable, CaseIterable, CustomStringConvertible 
   /// A file in the page cache. Each 512-byte sector is at any version since the last completed sync of
   /// its 4 KiB page.
   case inPlaceFile = "inplace"
+  /// A file with a journal, in the page cache: the journal's own writes and those of its checkpoints are what the
+  /// in-place-file model makes of them; the data is in private memory, and nothing of it survives.
+  case journaledFile = "journaled"
 
   public var description: String {
     switch self {
     case .cacheLine: "cache-line model"
     case .automaticFlush: "automatic-flush model"
     case .inPlaceFile: "in-place-file model"
+    case .journaledFile: "journaled-file model"
     }
   }
 
   /// Bytes that fail together.
-  var unitSize: Int { self == .inPlaceFile ? 512 : 64 }
+  var unitSize: Int { isFile ? 512 : 64 }
+  /// Whether sectors and syncs take the place of lines and fences.
+  var isFile: Bool { self == .inPlaceFile || self == .journaledFile }
+  /// Bytes that the file has on top of the region's payload. Small, so that a scenario goes round it.
+  var journalSize: Int { self == .journaledFile ? 40 << 10 : 0 }
 }

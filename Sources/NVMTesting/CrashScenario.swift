@@ -83,6 +83,8 @@ public struct CrashScenario<Structure, State: Equatable & Sendable>: Sendable {
 
   package mutating func exploreSuperblock() { exploresSuperblock = true }
   var capacity: Int { max(maximumSize ?? regionSize, regionSize) }
+  /// The region's size at first, in whole pages.
+  var firstSize: Int { (regionSize + 4095) & ~4095 }
 }
 
 /// The most that one operation may cost, counted on the simulated medium.

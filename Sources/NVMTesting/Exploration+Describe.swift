@@ -49,7 +49,7 @@ extension Exploration {
   private func reason(_ event: Int, _ unit: UnitVariants, _ point: Point) -> String {
     let store = point.trace.events[event]
     if store.kind == .nontemporal { return "past the cache, not fenced" }
-    if options.model == .inPlaceFile { return "its page was not synced since" }
+    if options.model.isFile { return "its page was not synced since" }
     let start = unit.unit * unit.unitWords * 8
     let end = start + unit.unitWords * 8
     let last = point.isAfter ? point.position : point.position - 1

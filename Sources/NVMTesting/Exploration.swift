@@ -28,7 +28,7 @@ final class Exploration<Structure, State: Equatable & Sendable> {
     mutatesRecoveries: Bool = false
   ) {
     var options = options
-    if scenario.staysInRecovery {
+    if scenario.staysInRecovery, mutation != nil {
       options.recoveriesPerPoint = max(options.recoveriesPerPoint, 64)
       options.imagesPerRecoveryPoint = max(options.imagesPerRecoveryPoint, 400)
       options.maximumImages = options.maximumImages.map { max($0, 40_000) }
@@ -40,8 +40,9 @@ final class Exploration<Structure, State: Equatable & Sendable> {
     checker = ImageChecker(scenario, options)
     report = CrashReport(scenario: scenario.name, model: options.model, seed: options.seed)
     generator = SeededGenerator(seed: options.seed)
+    let capacity = scenario.capacity + options.model.journalSize
     buffers = (0...max(0, options.recoveryDepth)).map { _ in
-      .allocate(byteCount: scenario.capacity + 4096, alignment: 4096)
+      .allocate(byteCount: capacity + 4096, alignment: 4096)
     }
   }
 
@@ -64,13 +65,17 @@ final class Exploration<Structure, State: Equatable & Sendable> {
         (trace.events[$0].isFence || trace.events[$0].kind == .acknowledge) && telling?[$0] != false
       }
     walk(
-      trace, MediaState(model: options.model, image: nil, size: firstSize, capacity: scenario.capacity),
+      trace,
+      MediaState(
+        model: options.model, image: nil, size: scenario.firstSize + options.model.journalSize,
+        capacity: capacity),
       run.timeline, from: start, depth: 0, telling: telling)
     report.images = checker.images
     report.duplicates = checker.duplicates
   }
 
-  private var firstSize: Int { (scenario.regionSize + 4095) & ~4095 }
+  /// The most bytes that a file has.
+  private var capacity: Int { scenario.capacity + options.model.journalSize }
 
   private func noteFailures(_ run: Run) {
     for stray in run.strays.prefix(options.maximumViolations) {
@@ -101,9 +106,9 @@ final class Exploration<Structure, State: Equatable & Sendable> {
   /// or just after it.
   private func differences(_ original: Trace, _ mutated: Trace, from image: UnsafeRawBufferPointer?) -> [Bool]
   {
-    let size = image?.count ?? firstSize
+    let size = image?.count ?? scenario.firstSize + options.model.journalSize
     let media = (0..<2).map { _ in
-      MediaState(model: options.model, image: image, size: size, capacity: scenario.capacity)
+      MediaState(model: options.model, image: image, size: size, capacity: capacity)
     }
     return original.events.indices.map { i in
       let before = media[0].leavesTheSame(as: media[1])
@@ -245,7 +250,8 @@ final class Exploration<Structure, State: Equatable & Sendable> {
   private func crashRecovery(of image: UnsafeRawBufferPointer, _ allowed: Allowed, depth: Int) {
     Watchdog.shared.restart()
     let run = Run.recover(
-      scenario, image: image, outer: allowed.states, continues: options.continuationInterval > 0)
+      scenario, model: options.model, image: image, outer: allowed.states,
+      continues: options.continuationInterval > 0)
     // Where nothing needs to open, there is no recovery to crash.
     if run.failure != nil, allowed.contains(nil) { return }
     noteFailures(run)
@@ -260,7 +266,7 @@ final class Exploration<Structure, State: Equatable & Sendable> {
     mutation?.apply(toRecovery: &trace)
     let telling = mutatesRecoveries ? differences(run.trace, trace, from: image) : nil
     walk(
-      trace, MediaState(model: options.model, image: image, size: image.count, capacity: scenario.capacity),
+      trace, MediaState(model: options.model, image: image, size: image.count, capacity: capacity),
       run.timeline, from: 0, depth: depth, telling: telling)
   }
 

@@ -12,7 +12,6 @@ final class ImageChecker<Structure, State: Equatable & Sendable> {
   }
   private let scenario: CrashScenario<Structure, State>
   private let options: CrashOptions
-  private let spare: UnsafeMutableRawPointer
   private var observed: [State?] = []
   private var known: [UInt64: Int32] = [:]
   private(set) var images = 0
@@ -21,10 +20,7 @@ final class ImageChecker<Structure, State: Equatable & Sendable> {
   init(_ scenario: CrashScenario<Structure, State>, _ options: CrashOptions) {
     self.scenario = scenario
     self.options = options
-    spare = .allocate(byteCount: scenario.capacity + 4096, alignment: 4096)
   }
-
-  deinit { spare.deallocate() }
 
   /// Checks an image unless it is known.
   func check(
@@ -96,11 +92,11 @@ final class ImageChecker<Structure, State: Equatable & Sendable> {
   private func recover(
     _ image: UnsafeRawBufferPointer, _ allowed: Timeline<State>.Allowed, continues: Bool
   ) -> Result {
-    let region: PersistentRegion
+    let opened: OpenedImage
     let structure: Structure
     do {
-      region = try open(image, DirectMedium())
-      structure = try scenario.open(region)
+      opened = try open(image)
+      structure = try scenario.open(opened.region)
     } catch {
       if allowed.contains(nil) { return .success(nil) }
       return failure(.refused, "opening failed: \(error)")
@@ -121,25 +117,22 @@ final class ImageChecker<Structure, State: Equatable & Sendable> {
       try? scenario.close(structure)
       return .success(state)
     }
-    return recoverAgain(region, structure, state, continues: continues)
+    return recoverAgain(opened, structure, state, continues: continues)
   }
 
-  private func open(_ image: UnsafeRawBufferPointer, _ medium: DirectMedium) throws(NVMError)
-    -> PersistentRegion
-  {
-    try PersistentRegion.inMemory(image: image, size: 0, maximumSize: scenario.capacity, medium: medium)
+  private func open(_ image: UnsafeRawBufferPointer) throws(NVMError) -> OpenedImage {
+    try OpenedImage(image, model: options.model, capacity: scenario.capacity)
   }
 
   private func recoverAgain(
-    _ first: PersistentRegion, _ abandoned: Structure, _ state: State, continues: Bool
+    _ first: OpenedImage, _ abandoned: Structure, _ state: State, continues: Bool
   ) -> Result {
-    let medium = DirectMedium()
-    let region: PersistentRegion
+    let opened: OpenedImage
     let structure: Structure
     do {
-      region = try open(UnsafeRawBufferPointer(start: first.baseAddress, count: first.size), medium)
+      opened = try open(first.content)
       try? scenario.close(abandoned)
-      structure = try scenario.open(region)
+      structure = try scenario.open(opened.region)
       let again = try scenario.observe(structure)
       guard again == state else {
         return failure(
@@ -153,12 +146,10 @@ final class ImageChecker<Structure, State: Equatable & Sendable> {
       try? scenario.close(structure)
       return .success(state)
     }
-    return goOn(region, structure, medium, state)
+    return goOn(opened, structure, state)
   }
 
-  private func goOn(
-    _ region: PersistentRegion, _ structure: Structure, _ medium: DirectMedium, _ recovered: State
-  ) -> Result {
+  private func goOn(_ opened: OpenedImage, _ structure: Structure, _ recovered: State) -> Result {
     var step = "going on"
     var state = recovered
     do {
@@ -177,13 +168,12 @@ final class ImageChecker<Structure, State: Equatable & Sendable> {
       }
       try scenario.invariant(structure)
       step = "closing after recovery"
-      medium.startMirror(spare, size: region.size)
+      opened.willClose()
       try scenario.close(structure)
-      let size = region.size
-      try region.close()
+      try opened.region.close()
       step = "reopening after recovery"
-      let reopened = try open(UnsafeRawBufferPointer(start: spare, count: size), DirectMedium())
-      let last = try scenario.open(reopened)
+      let reopened = try open(opened.content)
+      let last = try scenario.open(reopened.region)
       defer { try? scenario.close(last) }
       let found = try scenario.observe(last)
       guard found == state else {

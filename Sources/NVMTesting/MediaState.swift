@@ -2,8 +2,8 @@ import Glibc
 
 /// What a crash may leave of the medium, at one moment of a trace.
 ///
-/// `base` is certainly durable. Over it each unit (a 64-byte line; a 512-byte sector in the in-place-file
-/// model) holds an ordered list of groups, the stores since:
+/// `base` is certainly durable. Over it each unit (a 64-byte line; a 512-byte sector in the models of
+/// files) holds an ordered list of groups, the stores since:
 ///
 /// - a word store is a group of its own; a bulk write, and bulk writes that directly follow it without a
 ///   flush, fence or word store between, is one group of words without order among them;
@@ -168,7 +168,7 @@ final class MediaState {
     defer { threads[event.thread] = thread }
     thread.run += 1
     guard event.count > 0 else { return }
-    if model == .inPlaceFile {
+    if model.isFile {
       thread.pages += event.offset / 4096...(event.offset + event.count - 1) / 4096
       return
     }

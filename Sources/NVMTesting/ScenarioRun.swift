@@ -15,11 +15,12 @@ struct ScenarioRun<Structure, State: Equatable & Sendable> {
   private let regions: [PersistentRegion]
 
   /// Runs `create` and all operations, and closes.
-  static func record(_ scenario: Scenario, seed: UInt64) -> ScenarioRun {
+  static func record(_ scenario: Scenario, model: CrashModel, seed: UInt64) -> ScenarioRun {
     let threaded = scenario.threads.count > 1 && scenario.interruptions == nil
     let medium = SimulatedMedium(
-      image: nil, size: (scenario.regionSize + 4095) & ~4095, capacity: scenario.capacity,
-      capturesSites: true,
+      image: nil, size: scenario.firstSize + model.journalSize,
+      capacity: scenario.capacity + model.journalSize,
+      model: model, capturesSites: true,
       pauses: threaded ? SeededGenerator(seed: seed) : nil)
     var recorder = Recorder(scenario: scenario, medium: medium)
     recorder.recordAll()
@@ -28,10 +29,11 @@ struct ScenarioRun<Structure, State: Equatable & Sendable> {
 
   /// Recovers an image, goes on with the continuation, and closes.
   static func recover(
-    _ scenario: Scenario, image: UnsafeRawBufferPointer, outer: [State?], continues: Bool
+    _ scenario: Scenario, model: CrashModel, image: UnsafeRawBufferPointer, outer: [State?], continues: Bool
   ) -> ScenarioRun {
     let medium = SimulatedMedium(
-      image: image, size: image.count, capacity: scenario.capacity, capturesSites: true)
+      image: image, size: image.count, capacity: scenario.capacity + model.journalSize, model: model,
+      capturesSites: true)
     var recorder = Recorder(scenario: scenario, medium: medium)
     recorder.recordRecovery(outer: outer, continues: continues)
     return recorder.finish(medium)
@@ -66,9 +68,8 @@ private struct Recorder<Structure, State: Equatable & Sendable> {
   mutating func recordAll() {
     let initial: State
     do {
-      let region = try PersistentRegion.inMemory(
-        image: nil, size: scenario.regionSize, maximumSize: scenario.capacity, medium: medium,
-        uuid: scenarioUUID)
+      let region = try medium.create(
+        size: scenario.firstSize, maximumSize: scenario.capacity, uuid: scenarioUUID)
       self.region = region
       let structure = try scenario.create(region)
       self.structure = structure

@@ -3,12 +3,13 @@ import Glibc
 package import NVMRegion
 import Synchronization
 
-/// A medium that carries out each primitive under a lock and records it.
+/// A medium that carries out each primitive under a lock and records it; or, under the journaled-file model, the file
+/// that a journaled medium writes: then what is recorded are its writes and syncs.
 ///
 /// Invariant, under the lock: the mapping equals the shadow, unless somebody stored without the
 /// primitives. The lines concerned are compared before each store and flush, the whole region at each
 /// fence and acknowledgement; a difference is recorded as a stray store, and the shadow follows.
-package final class SimulatedMedium: RegionMedium, @unchecked Sendable {
+package final class SimulatedMedium: RegionMedium, JournalFile, @unchecked Sendable {
   struct Stray: Sendable {
     var event: Int
     var offset: Int
@@ -30,19 +31,21 @@ package final class SimulatedMedium: RegionMedium, @unchecked Sendable {
   private let shadow: UnsafeMutableRawPointer
   private let capacity: Int
   private let capturesSites: Bool
+  private let model: CrashModel
 
   /// - Parameters:
   ///   - image: what the medium holds at first; zeros where it ends or is `nil`.
   ///   - size: the file's size in bytes, at most `capacity`.
   ///   - pauses: lets threads give way at random before a primitive.
   init(
-    image: UnsafeRawBufferPointer?, size: Int, capacity: Int, capturesSites: Bool,
+    image: UnsafeRawBufferPointer?, size: Int, capacity: Int, model: CrashModel, capturesSites: Bool,
     pauses: SeededGenerator? = nil
   ) {
     shadow = .allocate(byteCount: capacity, alignment: 4096)
     memset(shadow, 0, capacity)
     if let image { shadow.copyMemory(from: image.baseAddress!, byteCount: min(image.count, capacity)) }
     self.capacity = capacity
+    self.model = model
     self.capturesSites = capturesSites
     state = Mutex(State(base: nil, shadow: shadow, size: size, mapped: size, pauses: pauses))
   }
@@ -87,8 +90,33 @@ package final class SimulatedMedium: RegionMedium, @unchecked Sendable {
     }
   }
 
+  /// Makes a region on the blank medium.
+  func create(size: Int, maximumSize: Int, uuid: RegionUUID) throws(NVMError) -> PersistentRegion {
+    if model == .journaledFile {
+      return try PersistentRegion.inMemory(
+        file: self, journalSize: model.journalSize, size: size, maximumSize: maximumSize + model.journalSize,
+        uuid: uuid, options: Self.journal)
+    }
+    return try PersistentRegion.inMemory(
+      image: nil, size: size, maximumSize: maximumSize, medium: self, uuid: uuid)
+  }
+
+  /// Checkpoints by the thread that fills the journal: the same in every run.
+  static var journal: JournaledFileMedium.Options {
+    var options = JournaledFileMedium.Options()
+    options.checkpointsInBackground = false
+    // Its memory has no file behind it that could stand for a page.
+    options.privatePages = .max
+    return options
+  }
+
   /// Opens a region on what the medium holds.
   func open(maximumSize: Int) throws(NVMError) -> PersistentRegion {
+    if model == .journaledFile {
+      return try PersistentRegion.inMemory(
+        file: self, journalSize: nil, size: 0, maximumSize: maximumSize + model.journalSize,
+        uuid: RegionUUID(high: 0, low: 0), options: Self.journal)
+    }
     let image = UnsafeRawBufferPointer(start: shadow, count: state.withLock { $0.size })
     // The superblock, not the file, says how much is mapped.
     let mapped = try PersistentRegion.inMemory(
@@ -158,6 +186,34 @@ package final class SimulatedMedium: RegionMedium, @unchecked Sendable {
     }
   }
 
+  // MARK: JournalFile
+
+  package func read(_ buffer: UnsafeMutableRawBufferPointer, at offset: Int) -> Int32 {
+    state.withLock { state in
+      guard offset >= 0, offset + buffer.count <= state.size else { return -EIO }
+      buffer.baseAddress?.copyMemory(from: shadow + offset, byteCount: buffer.count)
+      return 0
+    }
+  }
+  package func write(_ bytes: UnsafeRawBufferPointer, at offset: Int) -> Int32 {
+    record { (state, context) in state.write(bytes, at: offset, context) }
+    return 0
+  }
+  package func writeDurably(_ bytes: UnsafeRawBufferPointer, at offset: Int) -> Int32 {
+    record { (state, context) in
+      state.write(bytes, at: offset, context)
+      state.append(.flush, context, offset: offset, count: bytes.count)
+    }
+    recordFence(.fence)
+    return 0
+  }
+  package func startWriting(at offset: Int, count: Int) {}
+  package func sync() -> Int32 {
+    record { (state, context) in state.append(.flush, context, offset: 0, count: state.size) }
+    recordFence(.fence)
+    return 0
+  }
+
   // MARK: Recording
 
   fileprivate struct Context {
@@ -223,6 +279,18 @@ extension SimulatedMedium.State {
     }
     (shadow + start).copyMemory(from: base + start, byteCount: end - start)
     append(kind, context, offset: start, count: (end - start) / 8, data: data, isStray: isStray)
+  }
+
+  /// Records bytes written to the file, in the shadow too.
+  fileprivate mutating func write(
+    _ bytes: UnsafeRawBufferPointer, at offset: Int, _ context: SimulatedMedium.Context
+  ) {
+    let data = trace.words.count
+    for at in stride(from: 0, to: bytes.count, by: 8) {
+      trace.words.append(bytes.loadUnaligned(fromByteOffset: at, as: UInt64.self))
+    }
+    (shadow + offset).copyMemory(from: bytes.baseAddress!, byteCount: bytes.count)
+    append(.write, context, offset: offset, count: bytes.count / 8, data: data)
   }
 
   /// Finds words in `start ..< end` that differ from the shadow: somebody stored without the primitives.

@@ -17,14 +17,8 @@ import NVMRegion
 // left to do, a record is carried out (again: storing the same words twice is harmless) and retired. A record
 // never covers the line of the marker before it, so while it is being written the marker still counts.
 
-/// One word of a publication.
-struct LogWord: Equatable {
-  var offset: UInt64
-  var value: UInt64
-}
-
-/// The commit primitive for several words, on media driven by cache lines or pages. This is its one
-/// interface; a journaled medium puts one journal record in its place.
+/// The commit primitive for several words: its one interface. On media driven by cache lines or pages a record in a
+/// lane; a journal puts one record of its own in that place.
 ///
 /// Words named in a commit must be covered by a lock or claim of the caller until `commit` returns: then the
 /// record is retired, and no replay can undo a later store.
@@ -77,18 +71,20 @@ final class LaneLog: @unchecked Sendable {
   func lock(_ index: Int) -> SpinLock { SpinLock(UnsafeMutableRawPointer(lanes + index) + 8) }
 
   /// How many words a record in the ring can hold.
-  var capacity: Int { 3 + 4 * (lineCount - 3) }
+  var capacity: Int { max(3 + 4 * (lineCount - 3), region.commitCapacity) }
 
-  /// Makes `words` true as one atomic step that is durable on return. Orders what the calling thread has
-  /// flushed before ahead of it.
+  /// Makes `words` true as one atomic step, settled on return: durable once the region has acknowledged it. Orders what
+  /// the calling thread has flushed before ahead of it.
   /// - Parameter outOfLine: where `words` stand on the medium, flushed, if they are more than ``capacity``.
   func commit(_ words: UnsafeBufferPointer<LogWord>, outOfLine: Offset? = nil) throws(NVMError) {
     try region.order()
     if words.count == 1 {
       region.store(words[0].value, at: Offset(rawValue: words[0].offset))
-      try region.persist(Offset(rawValue: words[0].offset), count: 8)
-      return
+      region.flush(Offset(rawValue: words[0].offset), count: 8)
+      return try region.settle()
     }
+    // One record of a journal, and no lane.
+    if region.commit(words) { return try region.settle() }
     let index = acquireLane()
     let lane = lanes + index
     defer { lock(index).unlock() }
@@ -102,7 +98,7 @@ final class LaneLog: @unchecked Sendable {
     } else {
       append(index, .record, words.count, words)
     }
-    try region.fence()  // committed
+    try region.settle()  // committed
     apply(words)
     try region.order()
     append(index, .marker, 0, UnsafeBufferPointer(start: nil, count: 0))
@@ -229,7 +225,7 @@ final class LaneLog: @unchecked Sendable {
           .copyMemory(from: region.pointer(to: place(index, position + i)), byteCount: Self.line)
       }
       buffer.baseAddress!.storeBytes(of: UInt64(count), toByteOffset: 8, as: UInt64.self)
-      guard check(buffer, at: at) == word1 >> 32 else { return nil }
+      guard TrustedChecksum.logRecord.accepts(check(buffer, at: at) == word1 >> 32) else { return nil }
       let pairs = (0..<pairCount).map {
         LogWord(
           offset: buffer.load(fromByteOffset: 16 + 16 * $0, as: UInt64.self),
@@ -277,7 +273,7 @@ final class LaneLog: @unchecked Sendable {
       lanes[index].isUsed = true
       replayed += 1
     }
-    try region.fence()
+    try region.settle()
     return replayed
   }
 
@@ -295,6 +291,6 @@ final class LaneLog: @unchecked Sendable {
       append(index, .marker, 0, UnsafeBufferPointer(start: nil, count: 0))
       lock(index).unlock()
     }
-    try region.fence()
+    try region.settle()
   }
 }

@@ -193,12 +193,13 @@ extension PersistentHeap {
     region.flush(at, count: 32)
   }
 
-  /// Frees a used extent that nothing refers to: one store, durable on return; then it rests.
+  /// Frees a used extent that nothing refers to: one store, settled on return; then it rests.
   func releaseExtent(_ unit: Int, _ length: Int) throws(NVMError) {
     let tick = now()
     try extents.withLock { (space) throws(NVMError) in
       region.store(freeWord(unit, length), at: entry(unit))
-      try region.persist(entry(unit), count: 8)
+      region.flush(entry(unit), count: 8)
+      try region.settle()
       map.set(unit, tag: UnitMap.Tag.objectHeld, length: length)
       space.rest(unit, length, tick: tick)
     }

@@ -65,6 +65,7 @@ extension PersistentHeap {
     try writeHeader(header, copy: 0, region)
     header.sequence = 2
     try writeHeader(header, copy: 1, region)
+    try region.acknowledge()
     return try open(region, options: options)
   }
 }

@@ -126,7 +126,8 @@ extension PersistentHeap {
           map.set(head.unit, tag: UnitMap.Tag.other, length: head.length)
         case .table, .log:
           region.store(freeWord(head.unit, head.length), at: entry(head.unit))
-          try region.persist(entry(head.unit), count: 8)
+          region.flush(entry(head.unit), count: 8)
+          try region.settle()
           space.runs.insert(head.unit, head.length, limit: head.unit + head.length)
         case nil:
           map.set(head.unit, tag: UnitMap.Tag.other, length: head.length)

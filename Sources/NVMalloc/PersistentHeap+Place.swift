@@ -33,6 +33,12 @@ extension PersistentHeap {
       throw error
     }
     region.flush(reservation.payload, count: byteCount)
+    try self.link(reservation, into: link)
+    try region.acknowledge()
+    return reservation.payload
+  }
+
+  private func link(_ reservation: Reservation, into link: Offset) throws(NVMError) {
     let lock = linkLock(link)
     lock.lock()
     guard region.load(link) == 0 else {
@@ -53,7 +59,6 @@ extension PersistentHeap {
     }
     // Before another thread can follow the link and remove the block.
     finish(reservation)
-    return reservation.payload
   }
 
   /// Sets a link to 0 and frees the block that it led to, all or nothing. Durable on return.
@@ -84,6 +89,7 @@ extension PersistentHeap {
       throw error
     }
     try retire(claim)
+    try region.acknowledge()
   }
 
   /// Places a value and links it, all or nothing.

@@ -161,6 +161,7 @@ extension PersistentHeap {
     for reservation in publication.reservations { finish(reservation) }
     for claim in publication.claims { try retire(claim) }
     if let overflow { try releaseExtent(overflow.unit, overflow.count) }
+    try region.acknowledge()
   }
 
   /// An extent of kind log, so that opening sweeps it. Flushed: the commit orders it ahead of the record.

@@ -22,7 +22,10 @@ extension PersistentHeap {
     let isAligned = payload.rawValue & UInt64(alignment - 1) == 0
     if isAligned, byteCount <= old.capacity, staysInPlace(byteCount, old) {
       defer { unclaim(claim) }
-      if byteCount != old.length { try resize(claim, old, byteCount) }
+      if byteCount != old.length {
+        try resize(claim, old, byteCount)
+        try region.acknowledge()
+      }
       return payload
     }
     var moved = payload

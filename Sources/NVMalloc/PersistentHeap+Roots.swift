@@ -55,7 +55,7 @@ extension PersistentHeap {
   public func rootLink(named name: String, createIfMissing: Bool = true) throws(NVMError) -> Offset {
     try checkUsable()
     let bytes = try nameBytes(name)
-    return try roots.withLock { (table) throws(NVMError) in
+    let link = try roots.withLock { (table) throws(NVMError) in
       if let i = table.index[name] { return table.line(i) }
       try refuseIfDamaged(table)
       guard createIfMissing else {
@@ -64,6 +64,8 @@ extension PersistentHeap {
       try checkWritable()
       return try make(&table, name, bytes, value: 0)
     }
+    try region.acknowledge()
+    return link
   }
 
   /// The value of a named root, `nil` where there is none of the name. O(1).
@@ -90,8 +92,10 @@ extension PersistentHeap {
         return
       }
       region.store(value.rawValue, at: table.line(i))
-      try region.persist(table.line(i), count: 8)
+      region.flush(table.line(i), count: 8)
+      try region.settle()
     }
+    try region.acknowledge()
   }
 
   /// Removes a named root; what it refers to stays. Durable on return, one fence.
@@ -104,10 +108,12 @@ extension PersistentHeap {
         throw NVMError(code: .notFound, message: "There is no root named \"\(name)\".", path: region.path)
       }
       region.store(0, at: table.line(i) + 8)
-      try region.persist(table.line(i) + 8, count: 8)
+      region.flush(table.line(i) + 8, count: 8)
+      try region.settle()
       table.index[name] = nil
       table.vacant.append(i)
     }
+    try region.acknowledge()
   }
 
   /// The names of all roots, sorted.
@@ -130,7 +136,8 @@ extension PersistentHeap {
     }
     region.store(value, at: at)
     region.store(bytes.withUnsafeBytes { check.rootName($0, at: at.rawValue) }, at: at + 8)
-    try region.persist(at, count: RootLine.size)
+    region.flush(at, count: RootLine.size)
+    try region.settle()
     table.index[name] = i
     return at
   }

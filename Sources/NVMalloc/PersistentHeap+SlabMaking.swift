@@ -47,7 +47,7 @@ extension PersistentHeap {
       unit, .slab, length: units, UInt64(blockBytes / 64) | UInt64(generation) << 32, 0,
       check.mark(UInt32(mark), generation: generation, at: base))
     gate.leave()
-    try region.fence()
+    try region.settle()
     slab.pointee.mark = mark
     let bits = slab.prepareBits()
     slab.publishBits(bits)
@@ -90,7 +90,7 @@ extension PersistentHeap {
       check.mark(UInt32(new), generation: slab.pointee.generation, at: slab.pointee.base), at: at)
     region.flush(at, count: 8)
     // Other threads will take these blocks and fence only what they wrote themselves.
-    try region.fence()
+    try region.settle()
     slab.pointee.mark = new
     for i in old..<new { slab.setFree(i) }
     c.pointee.relist(slab)

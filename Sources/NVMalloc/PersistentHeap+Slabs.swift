@@ -271,7 +271,8 @@ extension PersistentHeap {
         for u in unit..<unit + count { map.setWord(u, 0) }
         // Every block in it is free, so the slab as a whole may go: one store.
         region.store(freeWord(unit, count), at: entry(unit))
-        try region.persist(entry(unit), count: 8)
+        region.flush(entry(unit), count: 8)
+        try region.settle()
         space.slabUnits -= count
         giveBack(&space, unit, count)
         slab.pointee.nextOfClass = space.spareSlabs

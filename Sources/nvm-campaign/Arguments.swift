@@ -43,13 +43,14 @@ struct Arguments {
       --quiet          no progress
     kill:
       --dir DIR        for stores on emulated persistent memory (default: /dev/shm)
-      --disk-dir DIR   for stores in files written in place (default: /var/tmp)
+      --disk-dir DIR   for stores in files, in place or with a journal (default: /var/tmp)
       --disk-every N   each N-th round is of that kind, 0: none (default 12)
     cut:
       --fs TYPE        ext4 or xfs; may be given several times (default: both)
       --kind KIND      sync (at an exact sync) or timed; may be given several times (default: both)
-      --media MEDIUM   inplace, or emulated, which must lose; may be given several times (default: inplace)
-      --drop-every N   the control drops each N-th msync (default: 3 to 8)
+      --media MEDIUM   inplace, journaled, or emulated, which must lose; may be given several times
+                       (default: inplace and journaled)
+      --drop-every N   the control drops each N-th msync or synced write (default: 3 to 8)
     """
 
   struct Problem: Error {

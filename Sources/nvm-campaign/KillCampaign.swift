@@ -22,9 +22,9 @@ struct KillCampaign {
     let parent =
       switch media {
       case .emulated: arguments.directory ?? (access("/dev/shm", W_OK) == 0 ? "/dev/shm" : "/tmp")
-      case .inPlace: arguments.diskDirectory
+      case .inPlace, .journaled: arguments.diskDirectory
       }
-    return "\(parent)/nvm-kill-\(getpid())"
+    return "\(parent)/nvm-kill-\(media.rawValue)-\(getpid())"
   }
 
   mutating func run() throws(CampaignError) -> Summary {
@@ -39,7 +39,7 @@ struct KillCampaign {
     while summary.rounds < arguments.rounds {
       let isOnDisk =
         arguments.diskEvery > 0 && summary.rounds % arguments.diskEvery == arguments.diskEvery - 1
-      let finding = try round(isOnDisk ? .inPlace : .emulated)
+      let finding = try round(isOnDisk ? random.oneIn(2) ? .inPlace : .journaled : .emulated)
       summary.rounds += 1
       summary.seconds = seconds(since: begin)
       if reporter.note(finding, &summary, of: arguments.rounds) { break }
@@ -67,7 +67,7 @@ struct KillCampaign {
       what: "round \(summary.rounds) of seed \(arguments.seed), \(media.rawValue)",
       name: "kill-\(arguments.seed)-\(summary.rounds)", finding: finding, repeats: random.oneIn(3))
     if let finding = try referee.judge(&life, seed: seed, &summary) { return finding }
-    if media == .inPlace { summary.count("on disk") }
+    if media != .emulated { summary.count("on disk") }
     left -= 1
     if left > 0 { lives[media] = (life, left) }
     return nil

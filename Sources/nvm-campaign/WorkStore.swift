@@ -6,6 +6,7 @@ import NVM
 enum StoreMedia: String, CaseIterable {
   case emulated
   case inPlace = "inplace"
+  case journaled
 
   /// Whether what it acknowledges is safe from a power failure: emulated memory is safe from the end of a process.
   var survivesPowerCuts: Bool { self != .emulated }
@@ -14,6 +15,7 @@ enum StoreMedia: String, CaseIterable {
     switch self {
     case .emulated: .emulated
     case .inPlace: .inPlaceFile
+    case .journaled: .journaledFile
     }
   }
 }
@@ -40,6 +42,8 @@ struct WorkStore: Sendable {
   static func options(_ media: StoreMedia) -> NVMStoreOptions {
     var options = NVMStoreOptions(media: media.choice, initialSize: 1 << 20)
     options.growthIncrement = 256 << 10
+    // Gone round many times in a life, with its checkpoints.
+    options.journalSize = 192 << 10
     options.quarantine = .quarantine(.milliseconds(2))
     // Small nodes: splits and merges all the time.
     options.treeOptions = TreeOptions(leafCapacity: 8, innerCapacity: 8, extentBytes: 16 << 10)

@@ -24,7 +24,7 @@ struct Arguments {
                        mutant N in each scenario, 3000 at most
       --seed S         the first seed (default 1)
       --scenario NAME  only scenarios whose name contains NAME; may be given several times
-      --model MODEL    cacheline, autoflush or inplace; may be given several times (default: all)
+      --model MODEL    cacheline, autoflush, inplace or journaled; may be given several times (default: all)
       --mutants        leave out each flush and each fence in turn and see that it is noticed
       --every-call     with --mutants: each single call too, not only each line of code
       --lints          print flushes and fences that the rules call missing or wasted, and costs
@@ -47,7 +47,8 @@ struct Arguments {
       case "--model":
         let name = try Self.value(word, &rest)
         guard let model = CrashModel(rawValue: name) else {
-          throw Problem(text: "There is no model “\(name)”. Models are cacheline, autoflush and inplace.")
+          throw Problem(
+            text: "There is no model “\(name)”. Models are cacheline, autoflush, inplace and journaled.")
         }
         models.append(model)
       case "--mutants": mutants = true

@@ -101,7 +101,7 @@ struct Command {
 
   private mutating func mutate() {
     var gate = MutationGate()
-    var options = CrashOptions(seed: arguments.seed)
+    var options = CrashOptions(model: arguments.models.first ?? .cacheLine, seed: arguments.seed)
     options.maximumImages = arguments.images
     for scenario in selected(seed: arguments.seed) {
       let report = scenario.mutate(options, arguments.everyCall, gate.killed)

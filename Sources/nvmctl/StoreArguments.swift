@@ -6,11 +6,14 @@ struct StoreArguments: ParsableArguments {
   @Argument(help: "The file of the store.")
   var store: String
 
-  @Option(help: "How the file is driven: auto, emulated (memory counts as persistent: for tmpfs) or inplace.")
+  @Option(
+    help:
+      "How the file is driven: auto, emulated (memory counts as persistent: for tmpfs), journaled or inplace."
+  )
   var media = Media.auto
 
   enum Media: String, ExpressibleByArgument, CaseIterable {
-    case auto, emulated, inplace
+    case auto, emulated, journaled, inplace
   }
 
   var options: NVMStoreOptions {
@@ -19,6 +22,7 @@ struct StoreArguments: ParsableArguments {
       switch media {
       case .auto: .automatic
       case .emulated: .emulated
+      case .journaled: .journaledFile
       case .inplace: .inPlaceFile
       }
     return options

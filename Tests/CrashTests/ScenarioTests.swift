@@ -8,7 +8,7 @@ final class ScenarioTests: XCTestCase {
     var images = 0
     for scenario in Registry.all(seed: 1) {
       var options = CrashOptions(model: model)
-      options.maximumImages = 300
+      options.maximumImages = 120
       let report = scenario.explore(options)
       images += report.images
       XCTAssertTrue(report.violations.isEmpty, "\(report)")
@@ -20,4 +20,5 @@ final class ScenarioTests: XCTestCase {
   func testCacheLineModel() { explore(.cacheLine) }
   func testAutomaticFlushModel() { explore(.automaticFlush) }
   func testInPlaceFileModel() { explore(.inPlaceFile) }
+  func testJournaledFileModel() { explore(.journaledFile) }
 }

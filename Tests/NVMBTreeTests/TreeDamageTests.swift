@@ -156,7 +156,7 @@ final class TreeDamageTests: XCTestCase {
     for key in 0..<10 as Range<UInt64> { try tree.setValue("the value of number \(key)", forKey: key) }
     var record = Offset.null
     try heap.forEachBlock(tag: .treeRecord) { if record.isNull { record = $0.payload } }
-    heap.region.pointer(to: record + 20).storeBytes(of: 0xFF, as: UInt8.self)
+    try heap.region.withWritable(record + 20, count: 1) { $0[0] = 0xFF }
     let report = try tree.verify()
     XCTAssertEqual(report.problems.count, 1)
     tree.close()

@@ -179,21 +179,24 @@ final class BadInputTests: RegionTestCase {
 
   func testFullDiskAtGrowth() throws {
     let at = try mountTmpfs("size=256k")
-    for medium in [RegionOptions(media: .emulated), RegionOptions(media: .inPlaceFile)] {
+    var journaled = RegionOptions(media: .journaledFile)
+    journaled.journalSize = 24 << 10
+    for medium in [RegionOptions(media: .emulated), RegionOptions(media: .inPlaceFile), journaled] {
       let path = at + "/r.nvm"
       let region = try PersistentRegion.create(at: path, size: 1 << 16, options: medium)
       region.store(1, at: region.payloadStart)
       try region.persist(region.payloadStart, count: 8)
       for _ in 0..<3 {
         assertThrows(.diskFull, path: path) { try region.grow(toAtLeast: 1 << 20) }
-        XCTAssertEqual(fileSize(path), 1 << 16)
-        XCTAssertEqual(region.size, 1 << 16)
+        XCTAssertEqual(fileSize(path), region.size)
+        XCTAssertEqual(region.sizeWithoutJournal, 1 << 16)
       }
       // The store goes on, and grows where there is room.
       try region.checkWritable()
       try region.storeDurable(2, at: region.payloadStart)
       try region.grow(toAtLeast: 1 << 17)
       XCTAssertEqual(region.size, 1 << 17)
+      if let journal = region.journal { try journal.checkpointNow() }
       try region.close()
       let again = try PersistentRegion.open(at: path, options: medium)
       XCTAssertEqual(again.load(again.payloadStart), 2)

@@ -44,6 +44,7 @@ final class FaultInjectionTests: RegionTestCase {
     [
       (memoryDirectory, memoryPath(), RegionOptions(media: .emulated)),
       (directory, path(), RegionOptions(media: .inPlaceFile)),
+      (directory, path(), RegionOptions(media: .journaledFile)),
       (memoryDirectory, memoryPath(), RegionOptions(media: .automatic)),
     ]
   }
@@ -88,7 +89,7 @@ final class FaultInjectionTests: RegionTestCase {
             if access == .readOnly { XCTAssertEqual(try bytes(of: path), before, what) }
             let again = try PersistentRegion.open(at: path, options: options)
             XCTAssertEqual(again.load(again.payloadStart), 123, what)
-            XCTAssertEqual(again.size, 1 << 16, what)
+            XCTAssertEqual(again.sizeWithoutJournal, 1 << 16, what)
             if access == .readWrite, error == nil { XCTAssertTrue(again.wasCleanlyClosed, what) }
             again.abandon()
             if access == .readOnly { try put(before, at: path) }
@@ -108,15 +109,15 @@ final class FaultInjectionTests: RegionTestCase {
           region.store(123, at: region.payloadStart)
           try region.persist(region.payloadStart, count: 8)
         },
-        { () throws(NVMError) in try region.grow(toAtLeast: 1 << 17) },
+        { () throws(NVMError) in try region.grow(toAtLeast: region.size + (1 << 16)) },
         check: { what, error in
-          XCTAssertEqual(region.size, error == nil ? 1 << 17 : 1 << 16, what)
+          XCTAssertEqual(region.sizeWithoutJournal, error == nil ? 1 << 17 : 1 << 16, what)
           XCTAssertEqual(region.load(region.payloadStart), 123, what)
           do throws(NVMError) {
             try region.checkWritable()
             // Unharmed: goes on at its old size, and grows when asked again.
             try region.storeDurable(124, at: region.payloadStart)
-            try region.grow(toAtLeast: 1 << 17)
+            try region.grow(toAtLeast: region.journalBytes + (1 << 17))
             XCTAssertEqual(region.load(region.end - 8), 0, what)
             try region.storeDurable(7, at: region.end - 8)
             try region.close()
@@ -129,7 +130,7 @@ final class FaultInjectionTests: RegionTestCase {
           region = nil
           let again = try PersistentRegion.open(at: path, options: options)
           XCTAssertTrue([123, 124].contains(again.load(again.payloadStart)), what)
-          try again.grow(toAtLeast: 1 << 18)
+          try again.grow(toAtLeast: again.journalBytes + (1 << 18))
           XCTAssertEqual(again.load(again.end - 8), 0, what)
           try again.close()
         })

@@ -7,13 +7,15 @@ final class OpenCloseTests: RegionTestCase {
   func testCreateWriteReopen() throws {
     for (path, options) in everyMedium {
       let region = try PersistentRegion.create(at: path, size: 1 << 20, options: options)
-      XCTAssertEqual(region.size, 1 << 20)
-      XCTAssertEqual(fileSize(path), 1 << 20)
+      XCTAssertEqual(region.sizeWithoutJournal, 1 << 20)
+      XCTAssertEqual(fileSize(path), region.size)
       XCTAssertEqual(region.path, path)
       XCTAssertEqual(region.incarnation, 1)
       XCTAssertTrue(region.wasCleanlyClosed, "a new file counts as cleanly closed")
       XCTAssertFalse(region.isReadOnly)
-      XCTAssertEqual(region.payloadStart, Offset(PersistentRegion.minimumSize - 4096))
+      XCTAssertEqual(
+        region.payloadStart,
+        Offset(PersistentRegion.minimumSize - 4096 + (options.media == .journaledFile ? 1 << 20 : 0)))
       XCTAssertEqual(Int(bitPattern: region.baseAddress) % (2 << 20), 0)
       XCTAssertEqual(region.load(region.payloadStart), 0)
       let at = region.payloadStart + 640
@@ -27,7 +29,10 @@ final class OpenCloseTests: RegionTestCase {
         XCTAssertEqual(again.uuid, uuid)
         XCTAssertEqual(again.incarnation, UInt64(round))
         XCTAssertTrue(again.wasCleanlyClosed)
-        XCTAssertEqual(again.media, options.media == .emulated ? .emulated : .inPlaceFile)
+        XCTAssertEqual(
+          again.media,
+          options.media == .emulated
+            ? .emulated : options.media == .journaledFile ? .journaledFile : .inPlaceFile)
         try again.close()
       }
     }
@@ -56,7 +61,7 @@ final class OpenCloseTests: RegionTestCase {
 
   func testOddSizesAreRoundedUpAndTooSmallOrLargeRefused() throws {
     let region = try PersistentRegion.create(at: memoryPath(), size: 12_289)
-    XCTAssertEqual(region.size, 16_384)
+    XCTAssertEqual(region.sizeWithoutJournal, 16_384)
     try region.close()
     for size in [Int.min, -1, 0, 1, PersistentRegion.minimumSize - 1, 1 << 47 + 1, Int.max] {
       assertThrows(.invalidArgument, path: memoryPath("x"), mentioning: "\(PersistentRegion.minimumSize)") {
@@ -113,7 +118,6 @@ final class OpenCloseTests: RegionTestCase {
       assertThrows(.closed, path: path) { try region.persist(region.payloadStart, count: 8) }
       assertThrows(.closed, path: path) { try region.storeDurable(3, at: region.payloadStart) }
       XCTAssertEqual(try bytes(of: path), before)
-      XCTAssertEqual(fileSize(path), 1 << 16)
     }
   }
 
@@ -184,7 +188,7 @@ final class OpenCloseTests: RegionTestCase {
     assertThrows(.locked, path: path) { try PersistentRegion.openOrCreate(at: path, size: 1 << 16) }
     try first.close()
     let second = try PersistentRegion.openOrCreate(at: path, size: 1 << 20)
-    XCTAssertEqual(second.size, 1 << 16)
+    XCTAssertEqual(second.sizeWithoutJournal, 1 << 16)
     XCTAssertEqual(second.load(second.payloadStart), 9)
     try second.close()
     assertThrows(.notFound, path: memoryPath("none")) {
@@ -211,7 +215,7 @@ final class OpenCloseTests: RegionTestCase {
       XCTAssertEqual(region.load(region.payloadStart), 1)
       try region.close()
     }
-    XCTAssertEqual(names(in: directory), ["i.nvm"])
+    XCTAssertEqual(names(in: directory), ["i.nvm", "j.nvm"])
     // Somebody else creates the file meanwhile: theirs is kept.
     assertThrows(.alreadyExists, path: path()) {
       try PersistentRegion.create(at: path(), size: 1 << 16) { (_) throws(NVMError) in

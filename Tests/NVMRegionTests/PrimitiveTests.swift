@@ -151,9 +151,9 @@ final class PrimitiveTests: RegionTestCase {
     unsetenv("PMEM_IS_PMEM_FORCE")
     defer { unsetenv("PMEM_IS_PMEM_FORCE") }
     let plain = try PersistentRegion.create(at: memoryPath(), size: 1 << 16)
-    XCTAssertEqual(plain.media, .inPlaceFile)
+    XCTAssertEqual(plain.media, .journaledFile)
     try plain.close()
-    for (value, media) in [("1", RegionMedia.emulated), ("0", .inPlaceFile), ("", .inPlaceFile)] {
+    for (value, media) in [("1", RegionMedia.emulated), ("0", .journaledFile), ("", .journaledFile)] {
       setenv("PMEM_IS_PMEM_FORCE", value, 1)
       let forced = try PersistentRegion.open(at: memoryPath())
       XCTAssertEqual(forced.media, media)
@@ -168,6 +168,16 @@ final class PrimitiveTests: RegionTestCase {
       at: memoryPath(), options: RegionOptions(media: .automatic, access: .readOnly))
     XCTAssertEqual(reader.media, .inPlaceFile, "a reader reports what the file was last written as")
     try reader.close()
+    // A file without a journal.
+    let bare = memoryPath("bare")
+    try PersistentRegion.create(at: bare, size: 1 << 16, options: RegionOptions(media: .emulated)).close()
+    assertThrows(.unsupported, path: bare, mentioning: "without a journal") {
+      try PersistentRegion.open(at: bare, options: RegionOptions(media: .journaledFile))
+    }
+    unsetenv("PMEM_IS_PMEM_FORCE")
+    let found = try PersistentRegion.open(at: bare)
+    XCTAssertEqual(found.media, .inPlaceFile)
+    try found.close()
     XCTAssertFalse(PersistentRegion.flushInstruction.isEmpty)
   }
 

@@ -166,7 +166,7 @@ final class SuperblockTests: RegionTestCase {
   /// A newer release that was interrupted between the copies: its copy holds, so the old one is not believed.
   func testHalfDoneUpgradeIsNotOpenedAsOld() throws {
     let image = try makeImage()
-    for (field, value) in [(Image.incompatible, UInt64(1)), (Image.version, 1)] {
+    for (field, value) in [(Image.incompatible, UInt64(2)), (Image.version, 1)] {
       var half = image
       let newest = image.newest
       if field == Image.version {

@@ -6,7 +6,7 @@ import XCTest
 /// The heap in real files, by the public interface alone.
 final class FileTests: XCTestCase {
   func testFilesSurviveClosingAndAbandoning() throws {
-    for media in [RegionOptions.MediaChoice.emulated, .inPlaceFile] {
+    for media in [RegionOptions.MediaChoice.emulated, .inPlaceFile, .journaledFile] {
       let path = NSTemporaryDirectory() + "nvmalloc-\(UUID().uuidString).nvm"
       defer { unlink(path) }
       let created = try PersistentRegion.create(

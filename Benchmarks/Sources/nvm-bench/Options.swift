@@ -4,7 +4,7 @@ import Foundation
 import NVMRegion
 
 enum Media: String, ExpressibleByArgument, CaseIterable {
-  case emulated, inplace
+  case emulated, inplace, file
 }
 
 struct Options: ParsableArguments {
@@ -14,10 +14,13 @@ struct Options: ParsableArguments {
   var threads: String = "1"
   @Option(help: "Goes on with more rounds until this many seconds have passed.")
   var seconds: Double = 0
-  @Option(help: "emulated: memory driven as persistent memory (tmpfs). inplace: a file, synced page by page.")
+  @Option(
+    help:
+      "emulated: memory driven as persistent memory (tmpfs). inplace: a file, synced page by page. file: a file with a journal."
+  )
   var media: Media = .emulated
   @Option(
-    help: "Directory for the files; default /dev/shm for emulated, the temporary directory for inplace.")
+    help: "Directory for the files; default /dev/shm for emulated, the temporary directory for others.")
   var path: String?
   @Option(help: "Only these peers, separated by commas; a part of the name is enough. 'none' for us alone.")
   var peers: String?
@@ -69,10 +72,18 @@ struct Options: ParsableArguments {
     switch media {
     case .emulated: "emulated persistent memory"
     case .inplace: "in-place file"
+    case .file: "journaled file"
+    }
+  }
+  var mediaChoice: RegionOptions.MediaChoice {
+    switch media {
+    case .emulated: .emulated
+    case .inplace: .inPlaceFile
+    case .file: .journaledFile
     }
   }
   var regionOptions: RegionOptions {
-    RegionOptions(media: media == .emulated ? .emulated : .inPlaceFile)
+    RegionOptions(media: mediaChoice)
   }
 
   /// A fresh directory for one suite, removed afterwards.

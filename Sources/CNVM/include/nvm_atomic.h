@@ -48,6 +48,19 @@ static inline uint32_t nvm_load32_relaxed(const void *p) {
 static inline void nvm_store32_relaxed(void *p, uint32_t v) {
   __atomic_store_n((uint32_t *)p, v, __ATOMIC_RELAXED);
 }
+// Copies words of mapped memory, each as a whole, to a place that need not be aligned. Other threads may be storing
+// to them: each word is one that was there.
+__attribute__((no_sanitize("thread"))) static inline void nvm_capture_words(void *to, const void *from,
+                                                                            uint64_t words) {
+  const volatile uint64_t *p = (const volatile uint64_t *)from;
+  char *q = (char *)to;
+  for (uint64_t i = 0; i < words; i++) {
+    uint64_t w = p[i];
+    __builtin_memcpy(q + 8 * i, &w, 8);
+  }
+}
+// Keeps the compiler from moving accesses across; the other half is nvm_barrier_of_all_threads.
+static inline void nvm_compiler_fence(void) { __atomic_signal_fence(__ATOMIC_SEQ_CST); }
 static inline void nvm_acquire_fence(void) { __atomic_thread_fence(__ATOMIC_ACQUIRE); }
 static inline void nvm_seqcst_fence(void) { __atomic_thread_fence(__ATOMIC_SEQ_CST); }
 

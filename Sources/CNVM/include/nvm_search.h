@@ -11,5 +11,7 @@
 // A concurrent writer may change the words meanwhile: the result then is any number up to NVM_SEARCH_WORDS, and
 // callers validate a version afterwards.
 uint32_t nvm_count_le(const uint64_t *words, uint64_t key);
+// The same of 16 words: where it is known which ones to look at.
+uint32_t nvm_count_le16(const uint64_t *words, uint64_t key);
 
 #endif

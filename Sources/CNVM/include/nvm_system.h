@@ -12,6 +12,16 @@ int nvm_link_unnamed(int fd, const char *path);                          // give
 int nvm_lock_file(int fd, int exclusive);                                // open-file-description lock
 int nvm_allocate(int fd, uint64_t offset, uint64_t length);              // posix_fallocate
 int nvm_map_fixed_sync(void *at, size_t length, int fd, uint64_t off);   // MAP_SHARED_VALIDATE|MAP_SYNC
+int nvm_is_dax(int fd);                                                  // whether MAP_SYNC is granted
+// Writes all of it. The second makes these bytes durable, and no others of the file: a checkpoint's pages in the
+// cache are none of its business. Where the kernel cannot, it syncs the file's data.
+int nvm_write(int fd, const void *bytes, size_t length, uint64_t offset);
+int nvm_write_durably(int fd, const void *bytes, size_t length, uint64_t offset);
+// Starts the write-back of a range and waits for nothing.
+void nvm_start_writing(int fd, uint64_t offset, uint64_t length);
+// After it every other thread of the process sees what this one stored before, and this one sees what they stored
+// before. -errno where the kernel cannot.
+int nvm_barrier_of_all_threads(void);
 // Drops the cached pages of a range and turns read-ahead off, so that the mapping is served by small pages.
 void nvm_advise_small_pages(int fd, uint64_t offset, uint64_t length);
 

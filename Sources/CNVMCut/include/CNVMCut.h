@@ -1,7 +1,7 @@
 // What the campaigns need from the system and Swift cannot call: fork, loop devices, mounts, the shutdown of
 // a file system; and the shim that cuts the power at an exact sync.
 //
-// The shim: a program that links this target gets its msync, fsync, fdatasync and mmap from here, and so do
+// The shim: a program that links this target gets its msync, fsync, fdatasync, pwritev2 and mmap from here, and so do
 // the libraries it uses (as with LD_PRELOAD, without a library to preload). They only pass on until a plan is
 // armed.
 #ifndef NVM_CUT_H
@@ -16,7 +16,7 @@ struct nvm_cut_plan {
   const char *directory;
   // Cut instead of the n-th sync (1 is the first), 0: never.
   uint64_t cut_at;
-  // Every k-th msync returns 0 and does nothing: the control. 0: none.
+  // Every k-th msync or synced write succeeds and syncs nothing: the control. 0: none.
   uint64_t swallow_every;
   // Writes some pages back beside every k-th sync or so, as a kernel's flusher would. 0: never.
   uint64_t early_every;

@@ -53,6 +53,17 @@ enum LeafLayout {
 
   @inline(__always) static func slot(_ i: Int) -> Int { firstSlot &+ 16 &* i }
 
+  /// The words of a slot, as a mask within its line.
+  @inline(__always) static func slotWords(_ i: Int) -> UInt8 {
+    0b11 &<< UInt8(truncatingIfNeeded: (slot(i) &>> 3) & 7)
+  }
+  /// The word of both `next` fields, as a mask within the last line.
+  static let nextWord: UInt8 = 1 << 6
+  /// The word of a slot's fingerprint, as a mask within the first line.
+  @inline(__always) static func fingerprintWord(_ i: Int) -> UInt8 {
+    0b100 &<< UInt8(truncatingIfNeeded: i &>> 3)
+  }
+
   /// The slots of each line but the first, as masks: a new entry and the one moved out of slot 0 go to one line.
   @inline(__always) static func lineMask(_ line: Int) -> UInt64 {
     line == 7 ? 0b111 << 25 : 0b1111 << UInt64(4 &* line &- 3)

@@ -57,5 +57,8 @@ package enum SuperblockLayout {
   }
   /// Feature bits that this release knows.
   static let knownReadOnlyCompatible: UInt64 = 0
-  static let knownIncompatible: UInt64 = 0
+  static let knownIncompatible: UInt64 = journalInUse
+  /// Incompatible: the journal may hold changes that are not in their places. Whoever opens the file carries them out
+  /// first.
+  static let journalInUse: UInt64 = 1
 }

@@ -17,8 +17,16 @@ package protocol RegionMedium: AnyObject, Sendable {
   func writeNontemporal(_ source: UnsafeRawBufferPointer, at p: UnsafeMutableRawPointer)
   func fill(_ byte: UInt8, count: Int, at p: UnsafeMutableRawPointer)
   func flush(_ p: UnsafeMutableRawPointer, count: Int)
+  /// Some of the words of the line at `p`, as a mask.
+  func flush(line p: UnsafeMutableRawPointer, words mask: UInt8)
   func order() throws(NVMError)
   func fence() throws(NVMError)
+  /// Bytes at the start of the file that the medium writes in a way of its own, durably. False: it has none.
+  func writeHeader(_ bytes: UnsafeRawBufferPointer, at offset: Int) throws(NVMError) -> Bool
+  /// The journal that the primitives end in, if one is at the bottom.
+  var journal: JournaledFileMedium? { get }
+  /// Called once, with the last primitive over. `isClean`: everything flushed is to be in its place.
+  func close(isClean: Bool) throws(NVMError)
   /// Syncs the whole file behind the region, whose growth is to be durable. 0 or -errno.
   func sync(_ fd: Int32) -> Int32
   /// The region now has `size` bytes; the new ones read as zero.
@@ -32,4 +40,15 @@ extension RegionMedium {
   package func sync(_ fd: Int32) -> Int32 { SystemCall.sync(fd) }
   package func didGrow(to size: Int) {}
   package func willClose() {}
+  package func flush(line p: UnsafeMutableRawPointer, words mask: UInt8) { flush(p, count: 64) }
+  package func writeHeader(_ bytes: UnsafeRawBufferPointer, at offset: Int) throws(NVMError) -> Bool { false }
+  package var journal: JournaledFileMedium? { nil }
+  package func close(isClean: Bool) throws(NVMError) {}
+}
+
+/// One word of an atomic step of several.
+package struct LogWord: Equatable {
+  package var offset: UInt64
+  package var value: UInt64
+  package init(offset: UInt64, value: UInt64) { (self.offset, self.value) = (offset, value) }
 }

@@ -42,6 +42,9 @@ package final class PageGuard: @unchecked Sendable {
     nvm_guard_free(guarding)
   }
 
+  /// What the calling thread has opened for its stores may be closed again.
+  func settle() { nvm_guard_settle(guarding) }
+
   var statistics: ProtectionStatistics {
     var counts = nvm_guard_counts()
     nvm_guard_read_counts(guarding, &counts)

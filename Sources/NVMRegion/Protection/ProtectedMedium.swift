@@ -72,14 +72,27 @@ final class ProtectedMedium: RegionMedium {
     }
   }
   func order() throws(NVMError) {
-    defer { nvm_guard_settle(pages.guarding) }
+    defer { pages.settle() }
     if let below { try below.order() } else { nvm_store_fence() }
   }
   func fence() throws(NVMError) {
-    defer { nvm_guard_settle(pages.guarding) }
+    defer { pages.settle() }
     if let below { try below.fence() } else { nvm_store_fence() }
   }
 
+  func flush(line p: UnsafeMutableRawPointer, words mask: UInt8) {
+    if let below {
+      below.flush(line: p, words: mask)
+    } else if flushesLines {
+      nvm_flush_line(p)
+    }
+  }
+
+  var journal: JournaledFileMedium? { below?.journal }
+  func writeHeader(_ bytes: UnsafeRawBufferPointer, at offset: Int) throws(NVMError) -> Bool {
+    try below?.writeHeader(bytes, at: offset) ?? false
+  }
+  func close(isClean: Bool) throws(NVMError) { try below?.close(isClean: isClean) }
   func sync(_ fd: Int32) -> Int32 { below?.sync(fd) ?? SystemCall.sync(fd) }
   func didGrow(to size: Int) {
     below?.didGrow(to: size)

@@ -93,7 +93,8 @@ struct HeapHeader: Equatable {
     let magic = b.loadUnaligned(as: UInt64.self)
     if magic == 0, b.allSatisfy({ $0 == 0 }) { return .absent }
     let crc = b.loadUnaligned(fromByteOffset: HeapHeaderLayout.checksummed, as: UInt32.self)
-    guard magic == HeapHeaderLayout.magic, crc == nvm_crc32c(0, b.baseAddress!, HeapHeaderLayout.checksummed)
+    guard magic == HeapHeaderLayout.magic,
+      TrustedChecksum.heapHeader.accepts(crc == nvm_crc32c(0, b.baseAddress!, HeapHeaderLayout.checksummed))
     else { return .damaged }
     let version = b.loadUnaligned(fromByteOffset: 8, as: UInt32.self)
     guard version <= HeapHeaderLayout.version else { return .newer(version) }

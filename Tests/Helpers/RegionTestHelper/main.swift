@@ -86,6 +86,8 @@ do throws(NVMError) {
     try region.close()
   case "fork":
     try forkCommand()
+  case "stray":
+    try strayCommand(path, arguments.count > 2 ? arguments[2] : "")
   default: fail(arguments[0])
   }
 } catch {

@@ -41,6 +41,7 @@ class RegionTestCase: XCTestCase {
     [
       (memoryPath("e.nvm"), RegionOptions(media: .emulated)),
       (path("i.nvm"), RegionOptions(media: .inPlaceFile)),
+      (path("j.nvm"), RegionOptions(media: .journaledFile)),
     ]
   }
 
@@ -132,4 +133,11 @@ func assertThrows<T>(
     XCTFail("another kind of error: \(error)", file: file, line: line)
     return nil
   }
+}
+
+extension PersistentRegion {
+  /// Bytes of the file that its journal takes.
+  var journalBytes: Int { payloadStart.bytes - (Self.minimumSize - 4096) }
+  /// Its size as asked for at creation.
+  var sizeWithoutJournal: Int { size - journalBytes }
 }

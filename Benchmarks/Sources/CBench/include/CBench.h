@@ -225,6 +225,11 @@ void bench_fence(void);
 void bench_pmem_persist(void *line, uint64_t word);
 void bench_pmem_copy(void *to, const void *from, size_t count);
 
+/// Catches stray writes that were stopped: call it before the first protected region is opened.
+void bench_prepare_strays(void);
+/// Stores to a byte without changing it. Whether the store was stopped.
+int bench_stray(void *p);
+
 #ifdef __cplusplus
 }
 #endif

@@ -27,7 +27,7 @@ enum Charts {
     }
     var groups: [Group] = []
     var byGroup: [Group: [Row]] = [:]
-    for row in rows where row.nsPerOp > 0 {
+    for row in rows where row.nsPerOp > 0 && !DetectionChart.isDetection(row) {
       let group = Group(suite: row.suite, media: row.media, threads: row.threads)
       if byGroup[group] == nil { groups.append(group) }
       byGroup[group, default: []].append(row)
@@ -48,6 +48,7 @@ enum Charts {
           Chart(file: "store-commits-\(place).svg", title: title, svg: lines(title, byCommit)))
       }
     }
+    if let chart = DetectionChart.make(rows) { charts.append(chart) }
     return charts
   }
 

@@ -40,22 +40,24 @@ enum BytesCodec: StoreCodec {
 /// Ours. Loops are specialised for each codec, as a user's code is for the types of the tree: so the classes are not
 /// generic themselves.
 final class OurStore: StoreContestant {
-  let name = ours
+  let name: String
   private let store: NVMStore
   private let makeSession: () -> any StoreSession
 
-  init(directory: String, kind: StoreKind, options: Options) throws {
+  /// - Parameter isOneCall: several changes go in by one call, each for itself, not as a transaction.
+  init(directory: String, kind: StoreKind, isOneCall: Bool, options: Options) throws {
+    name = isOneCall ? Stores.oneCall : ours
     store = try NVMStore(
       path: directory + "/store.nvm",
-      options: NVMStoreOptions(media: options.media == .emulated ? .emulated : .inPlaceFile))
+      options: NVMStoreOptions(media: options.mediaChoice))
     let store = store
     switch kind {
     case .words:
       let tree = try store.tree("bench", of: UInt64.self, UInt64.self)
-      makeSession = { WordSession(store, tree) }
+      makeSession = { WordSession(store, tree, isOneCall) }
     case .bytes:
       let tree = try store.tree("bench", of: [UInt8].self, [UInt8].self)
-      makeSession = { BytesSession(store, tree) }
+      makeSession = { BytesSession(store, tree, isOneCall) }
     }
   }
   func session() -> (any StoreSession)? { makeSession() }
@@ -65,11 +67,14 @@ final class OurStore: StoreContestant {
 private final class WordSession: StoreSession {
   private let store: NVMStore
   private let tree: DurableBTree<UInt64, UInt64>
-  init(_ store: NVMStore, _ tree: DurableBTree<UInt64, UInt64>) { (self.store, self.tree) = (store, tree) }
+  private let isOneCall: Bool
+  init(_ store: NVMStore, _ tree: DurableBTree<UInt64, UInt64>, _ isOneCall: Bool) {
+    (self.store, self.tree, self.isOneCall) = (store, tree, isOneCall)
+  }
   var counts: Counts? { Counts(store.region.threadCounters) }
   func end() {}
   func run(_ batch: bench_batch, _ outcome: inout bench_outcome) {
-    StoreLoops<WordCodec>.run(store, tree, batch, &outcome)
+    StoreLoops<WordCodec>.run(store, tree, isOneCall, batch, &outcome)
   }
   func scanAll(_ outcome: inout bench_outcome) { StoreLoops<WordCodec>.scanAll(tree, &outcome) }
 }
@@ -77,11 +82,14 @@ private final class WordSession: StoreSession {
 private final class BytesSession: StoreSession {
   private let store: NVMStore
   private let tree: DurableBTree<[UInt8], [UInt8]>
-  init(_ store: NVMStore, _ tree: DurableBTree<[UInt8], [UInt8]>) { (self.store, self.tree) = (store, tree) }
+  private let isOneCall: Bool
+  init(_ store: NVMStore, _ tree: DurableBTree<[UInt8], [UInt8]>, _ isOneCall: Bool) {
+    (self.store, self.tree, self.isOneCall) = (store, tree, isOneCall)
+  }
   var counts: Counts? { Counts(store.region.threadCounters) }
   func end() {}
   func run(_ batch: bench_batch, _ outcome: inout bench_outcome) {
-    StoreLoops<BytesCodec>.run(store, tree, batch, &outcome)
+    StoreLoops<BytesCodec>.run(store, tree, isOneCall, batch, &outcome)
   }
   func scanAll(_ outcome: inout bench_outcome) { StoreLoops<BytesCodec>.scanAll(tree, &outcome) }
 }
@@ -92,8 +100,12 @@ private enum StoreLoops<Codec: StoreCodec> {
   typealias Tree = DurableBTree<Codec.Key, Codec.Value>
 
   @inline(__always)
-  static func run(_ store: NVMStore, _ tree: Tree, _ batch: bench_batch, _ outcome: inout bench_outcome) {
-    if batch.per_commit > 1 {
+  static func run(
+    _ store: NVMStore, _ tree: Tree, _ isOneCall: Bool, _ batch: bench_batch, _ outcome: inout bench_outcome
+  ) {
+    if batch.per_commit > 1, isOneCall, batch.op != BENCH_DELETE {
+      oneCall(tree, batch, &outcome)
+    } else if batch.per_commit > 1 {
       grouped(store, tree, batch, &outcome)
     } else {
       single(tree, batch, &outcome)
@@ -152,6 +164,23 @@ private enum StoreLoops<Codec: StoreCodec> {
             }
           }
         }
+      } catch {
+        o.wrong &+= 1
+      }
+      i = end
+    }
+  }
+
+  @inline(__always)
+  private static func oneCall(_ tree: Tree, _ batch: bench_batch, _ o: inout bench_outcome) {
+    let version = UInt64(batch.version)
+    var i = 0
+    while i < batch.count {
+      let end = min(i + Int(batch.per_commit), batch.count)
+      let keys = batch.keys!
+      do throws(NVMError) {
+        try tree.updateValues(
+          (i..<end).lazy.map { (Codec.key(keys[$0]), Codec.value(keys[$0], version)) })
       } catch {
         o.wrong &+= 1
       }

@@ -23,7 +23,11 @@ enum StoreKind: Int32 {
 }
 
 enum Stores {
-  static let names = [ours, "LMDB", "SQLite", "RocksDB"]
+  static let names = [ours, oneCall, "LMDB", "SQLite", "RocksDB", floor]
+  /// One sequential write and one sync.
+  static let floor = "floor"
+  /// Ours, with several changes in one call that is no transaction.
+  static let oneCall = ours + ", one call"
 
   static func directory(_ name: String, in directory: String) -> String {
     directory + "/" + name.filter(\.isLetter)
@@ -39,7 +43,9 @@ enum Stores {
     case "LMDB": return PeerStore(bench_store_lmdb(), directory: own, kind: kind)
     case "SQLite": return PeerStore(bench_store_sqlite(), directory: own, kind: kind)
     case "RocksDB": return PeerStore(bench_store_rocksdb(), directory: own, kind: kind)
-    default: return try OurStore(directory: own, kind: kind, options: options)
+    // A floor of disks.
+    case floor: return options.media == .emulated ? nil : FloorStore(directory: own)
+    default: return try OurStore(directory: own, kind: kind, isOneCall: name == oneCall, options: options)
     }
   }
 

@@ -139,6 +139,8 @@ struct StoreRound {
     perCommit: Int = 1, version: UInt32 = 0, stretches wanted: Int = 4, always: Bool = false
   ) {
     guard always || options.wants(workload: name) else { return }
+    // The floor only appends.
+    let all = op == BENCH_INSERT && ops == nil ? all : all.filter { $0.name != Stores.floor }
     // A stretch is a whole number of commits for each thread; the last one takes what is left over.
     let unit = perCommit * team.count
     let stretches = max(1, min(wanted, keys.count / unit))
@@ -168,7 +170,7 @@ struct StoreRound {
   private func scanAll(_ all: [any StoreContestant], _ one: Team) {
     guard options.wants(workload: "full scan, per entry") else { return }
     for _ in 0..<3 {
-      for c in all {
+      for c in all where c.name != Stores.floor {
         let job = StoreJob(one.sessions(of: c), [], nil, 1)
         job.isScan = true
         let ns = one.workers.run { job.run($0) }
@@ -187,7 +189,7 @@ struct StoreRound {
     ] where options.wants(workload: name) {
       let ticks = UnsafeMutableBufferPointer<UInt32>.allocate(capacity: keys.count)
       defer { ticks.deallocate() }
-      for c in all {
+      for c in all where op == BENCH_INSERT || c.name != Stores.floor {
         let job = StoreJob(one.sessions(of: c), keys, nil, 1)
         job.batch.op = UInt8(op)
         job.batch.ticks = ticks.baseAddress

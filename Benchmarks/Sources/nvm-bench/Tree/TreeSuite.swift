@@ -75,6 +75,8 @@ struct TreeRound {
     workload("look-up hit", all, present, op: BENCH_LOOKUP)
     workload("look-up miss", all, space.keys(2 * n..<2 * n + steady), op: BENCH_MISS)
     workload("update", all, present, op: BENCH_UPDATE, version: 1)
+    workload("look-up in batches", all, present, op: BENCH_LOOKUP, together: true)
+    workload("update in batches", all, present, op: BENCH_UPDATE, version: 3, together: true)
     let starts = present.prefix(max(steady / 20, 100)).map { $0 >> 1 }
     workload("scan 100", all, starts, op: BENCH_SCAN + 100)
     scanAll(all)
@@ -94,13 +96,18 @@ struct TreeRound {
       }
     }
     workload("mixed 50/50", all, keys, ops: ops)
+    let more = space.keys(fresh..<fresh + steady)
+    workload("insert in batches", all, more, op: BENCH_INSERT, together: true)
+    if wants("insert in batches") { fresh += steady }
     ycsb(all, &random, &fresh)
     latency(all, present, &fresh)
+    if let tree = all[0] as? OurTree { threads(tree, present, &fresh) }
 
     // Distinct keys that are there, in random order.
     let doomed = (0..<steady).map { space.key($0 * (n / steady)) }.shuffled(using: &random)
     workload("delete", all, doomed, op: BENCH_DELETE)
     sequential()
+    texts()
   }
 
   private func ycsb(_ all: [any TreeContestant], _ random: inout Random, _ fresh: inout Int) {
@@ -130,16 +137,16 @@ struct TreeRound {
     }
   }
 
-  private func wants(_ name: String) -> Bool { options.wants(workload: name) }
+  func wants(_ name: String) -> Bool { options.wants(workload: name) }
 
-  private func key(_ workload: String, n: Int? = nil) -> Results.Key {
-    Results.Key(suite: "tree", workload: workload, media: options.mediaName, threads: 1, n: n ?? self.n)
+  func key(_ workload: String, threads: Int = 1, n: Int? = nil) -> Results.Key {
+    Results.Key(suite: "tree", workload: workload, media: options.mediaName, threads: threads, n: n ?? self.n)
   }
 
   /// Stretch by stretch, each contestant in turn; who begins changes.
   private func workload(
     _ name: String, _ all: [any TreeContestant], _ keys: [UInt64], op: Int = 0, ops: [UInt8]? = nil,
-    version: UInt32 = 0, always: Bool = false, n: Int? = nil
+    version: UInt32 = 0, always: Bool = false, together: Bool = false, n: Int? = nil
   ) {
     guard always || wants(name) || (ops?.contains(UInt8(BENCH_INSERT)) ?? false) else { return }
     var outcomes = [bench_outcome](repeating: bench_outcome(), count: all.count)
@@ -164,6 +171,8 @@ struct TreeRound {
                 batch.ops = $0.baseAddress! + from
                 contestant.run(batch, &outcomes[c])
               }
+            } else if together {
+              contestant.runTogether(batch, &outcomes[c])
             } else {
               contestant.run(batch, &outcomes[c])
             }

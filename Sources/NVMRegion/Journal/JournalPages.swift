@@ -1,0 +1,122 @@
+import CNVM
+import Glibc
+
+/// Words on their way home: those of some batches, in their order, brought together page by page.
+///
+/// A page is written once, whatever number of records name it, and pages that follow each other go in one write. The
+/// rest of a page is as the file has it: never as the mapping has it, whose stores no journal may cover yet.
+struct JournalPages {
+  static let pageWords = 512
+  private struct Fragment {
+    /// Page above, order below.
+    var key: UInt64
+    var source: UInt32
+    var place: UInt16
+    var count: UInt16
+  }
+  private var fragments: [Fragment] = []
+  private var store: UnsafeMutableRawPointer
+  private var capacity: Int
+  private(set) var count = 0
+  /// The pages written by `writeHome`, as ranges in ascending order.
+  private(set) var written: [Range<Int>] = []
+
+  /// As many bytes of records as are brought together at most; so memory stays bounded.
+  static let windowSize = 32 << 20
+
+  init() {
+    capacity = 1 << 20
+    store = .allocate(byteCount: capacity, alignment: 16)
+  }
+  func deallocate() { store.deallocate() }
+
+  var isEmpty: Bool { fragments.isEmpty }
+
+  mutating func removeAll() {
+    fragments.removeAll(keepingCapacity: true)
+    written.removeAll()
+    count = 0
+  }
+
+  /// Takes the records of a batch in. False where they do not fit together.
+  mutating func add(_ records: UnsafeRawBufferPointer, allowed: Range<Int>) -> Bool {
+    if count + records.count > capacity {
+      let larger = max(2 * capacity, count + records.count)
+      let new = UnsafeMutableRawPointer.allocate(byteCount: larger, alignment: 16)
+      new.copyMemory(from: store, byteCount: count)
+      store.deallocate()
+      (store, capacity) = (new, larger)
+    }
+    (store + count).copyMemory(from: records.baseAddress!, byteCount: records.count)
+    var iterator = JournalRecords(
+      UnsafeRawBufferPointer(start: store + count, count: records.count), allowed: allowed)
+    while let (place, words, source) = iterator.next() {
+      var place = place
+      var left = words
+      var from = source - UnsafeRawPointer(store)
+      while left > 0 {
+        let page = place / Self.pageWords
+        let n = min(left, (page + 1) * Self.pageWords - place)
+        fragments.append(
+          Fragment(
+            key: UInt64(page) << 28 | UInt64(fragments.count), source: UInt32(from),
+            place: UInt16(place % Self.pageWords), count: UInt16(n)))
+        place += n
+        left -= n
+        from += n * 8
+      }
+    }
+    count += records.count
+    return iterator.isSound
+  }
+
+  /// Whether more may be taken in before the pages are written. (One batch always fits: its records are 9 bytes at
+  /// least, and `order` has 28 bits.)
+  func hasRoom(for count: Int) -> Bool {
+    self.count + count <= Self.windowSize && fragments.count < 1 << 21
+  }
+
+  /// Writes every page, and forgets what it held but for ``written``. Not durable before a sync.
+  /// - Parameter pause: called after each run of pages, with its place and size.
+  mutating func writeHome(
+    to file: any JournalFile, _ pause: (_ offset: Int, _ count: Int) -> Void = { _, _ in }
+  ) -> Int32 {
+    fragments.sort { $0.key < $1.key }
+    let longest = 64
+    let pageSize = Self.pageWords * 8
+    let run = UnsafeMutableRawBufferPointer.allocate(byteCount: longest * pageSize, alignment: pageSize)
+    defer { run.deallocate() }
+    var i = 0
+    while i < fragments.count {
+      let first = Int(fragments[i].key >> 28)
+      var end = first + 1
+      var j = i
+      while j < fragments.count {
+        let page = Int(fragments[j].key >> 28)
+        if page > end || page - first >= longest { break }
+        end = page + 1
+        j += 1
+      }
+      let bytes = UnsafeMutableRawBufferPointer(rebasing: run[..<((end - first) * pageSize)])
+      var result = file.read(bytes, at: first * pageSize)
+      if result < 0 { return result }
+      while i < j {
+        let f = fragments[i]
+        let at = (Int(f.key >> 28) - first) * pageSize + Int(f.place) * 8
+        (bytes.baseAddress! + at).copyMemory(from: store + Int(f.source), byteCount: Int(f.count) * 8)
+        i += 1
+      }
+      result = file.write(UnsafeRawBufferPointer(bytes), at: first * pageSize)
+      if result < 0 { return result }
+      if let last = written.last, last.upperBound == first {
+        written[written.count - 1] = last.lowerBound..<end
+      } else {
+        written.append(first..<end)
+      }
+      pause(first * pageSize, bytes.count)
+    }
+    fragments.removeAll(keepingCapacity: true)
+    count = 0
+    return 0
+  }
+}

@@ -1,0 +1,112 @@
+import CNVM
+import Glibc
+
+/// The end of the journal, in memory: what was appended and is not durable yet. Guarded by the medium's mutex, but for
+/// the batch that a leader has taken to write.
+///
+///     start ≤ durable ≤ base < base + count
+///     |  in the file, not home yet  |  being written  |  the open batch, in `buffer`
+struct JournalTail {
+  /// The open batch: room for its head, then records.
+  var buffer: UnsafeMutableRawPointer
+  var capacity: Int
+  /// Bytes of it, its head included.
+  var count = JournalLayout.batchHeader
+  /// The end of the record before, in words.
+  var end = 0
+  /// Where the open batch will stand.
+  var base: UInt64
+  /// The check of the batch before it.
+  var chain: UInt64
+  /// The other buffer, in a leader's hands or spare.
+  var spare: UnsafeMutableRawPointer
+  var spareCapacity: Int
+  /// Everything before it survives a crash.
+  var durable: UInt64
+  /// The journal's header: `start` is the first position that is needed.
+  var header: JournalHeader
+  /// Somebody is writing a batch, or about to.
+  var isLed = false
+  /// The leader waits for atomic sections to end; no new one begins.
+  var isSealWanted = false
+  /// Atomic sections that are open: what they append goes into one batch.
+  var sections = 0
+  var isCheckpointing = false
+  var isCheckpointWanted = false
+  var isStopping = false
+  var isClosed = false
+  /// From the first failure on nothing is written.
+  var failure: NVMError?
+  /// Threads that wait for a batch to become durable.
+  var waiting = 0
+
+  private static let initialCapacity = 64 << 10
+
+  init(_ header: JournalHeader) {
+    self.header = header
+    base = header.start
+    durable = header.start
+    chain = header.check
+    capacity = Self.initialCapacity
+    spareCapacity = Self.initialCapacity
+    buffer = .allocate(byteCount: capacity, alignment: 4096)
+    spare = .allocate(byteCount: spareCapacity, alignment: 4096)
+  }
+
+  func deallocate() {
+    buffer.deallocate()
+    spare.deallocate()
+  }
+
+  var isEmpty: Bool { count == JournalLayout.batchHeader }
+  /// What everything appended so far lies before.
+  var ticket: UInt64 { base &+ UInt64(count) }
+
+  /// Makes room in the buffer for so many bytes, and for the zeroes behind the batch.
+  mutating func grow(_ bytes: Int) {
+    let needed = count + bytes + 4096
+    guard needed > capacity else { return }
+    capacity = max(2 * capacity, needed)
+    let new = UnsafeMutableRawPointer.allocate(byteCount: capacity, alignment: 4096)
+    new.copyMemory(from: buffer, byteCount: count)
+    buffer.deallocate()
+    buffer = new
+  }
+
+  /// Appends words as they are in memory now. There is room.
+  @inline(__always)
+  mutating func append(_ place: Int, _ words: Int, from source: UnsafeRawPointer) {
+    let p = buffer + count
+    let n = JournalRecord.encode(p, place: place, after: end, count: words)
+    nvm_capture_words(p + n, source, UInt64(truncatingIfNeeded: words))
+    count &+= n &+ words &* 8
+    end = place &+ words
+  }
+
+  /// A batch ready to be written.
+  struct Batch {
+    var bytes: UnsafeMutableRawBufferPointer
+    var position: UInt64
+  }
+
+  /// Ends the open batch and begins the next one.
+  /// - Parameter ring: its size.
+  mutating func seal(key: UInt64, ring: Int) -> Batch {
+    let head = BatchHeader(
+      position: base, previous: chain, length: count - JournalLayout.batchHeader,
+      incarnation: header.incarnation)
+    chain = head.seal(buffer, key: key)
+    // Up to the end of the page: a page that is written from its start needs no reading first, and nothing of an
+    // older lap is left in it. But not around the end of the ring.
+    let at = Int(base % UInt64(ring))
+    let stop = at + head.size > ring ? head.size : min((at + head.size + 4095) & ~4095, ring) - at
+    memset(buffer + count, 0, stop - count)
+    let batch = Batch(bytes: UnsafeMutableRawBufferPointer(start: buffer, count: stop), position: base)
+    base += UInt64(head.size)
+    swap(&buffer, &spare)
+    swap(&capacity, &spareCapacity)
+    count = JournalLayout.batchHeader
+    end = 0
+    return batch
+  }
+}

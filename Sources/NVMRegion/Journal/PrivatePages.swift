@@ -1,0 +1,197 @@
+import CNVM
+import Glibc
+
+/// The pages of the mapping that hold what the file does not have in its place yet, and how they are given back.
+///
+/// A page may go when its last change is home, nobody is storing to it, and its bytes are those of the file: then the
+/// file's own page takes its place, and no reader sees a difference. (So a store that was never flushed keeps its page.)
+///
+///     writer    announces the page … looks whether it is being dropped … stores … takes the announcement back
+///     dropper   says which pages … barrier of all threads … waits for the announcements of these … compares, drops
+///
+/// The barrier is the dropper's alone: a writer pays two plain stores. Whichever comes first, one of both sees the other.
+/// Dropping is done by one thread at a time, the one that brings changes home.
+final class PrivatePages: @unchecked Sendable {
+  private static let pageSize = 4096
+  private static let chunk = 64
+  /// For each page the journal position before which its last change lies; 0 for a page of the file's.
+  private let positions: UnsafeMutableRawPointer
+  private let count: Int
+  /// A line for each thread slot: 0 the first page announced + 1, 8 the last one.
+  private let slots: UnsafeMutableRawPointer
+  /// 0 the first page of the chunk that is being dropped + 1, 64 how many stores of threads without a slot of their own
+  /// are under way, 128 the number of private pages.
+  private let words: UnsafeMutableRawPointer
+  private let limit: Int
+  /// Where the next round begins.
+  @exclusivity(unchecked) private var next = 0
+
+  /// `nil` where the system has no such barrier or no room for the table: then pages stay.
+  init?(capacity: Int, limit: Int?) {
+    guard nvm_barrier_of_all_threads() == 0 else { return nil }
+    count = capacity / Self.pageSize + 1
+    let table = mmap(
+      nil, count * 8, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0)
+    guard let table, table != MAP_FAILED else { return nil }
+    positions = table
+    self.limit = limit ?? Self.memoryOfProcess / Self.pageSize / 4
+    let size = Int(NVM_THREAD_SLOTS) * 64
+    slots = .allocate(byteCount: size, alignment: 64)
+    slots.initializeMemory(as: UInt8.self, repeating: 0, count: size)
+    words = .allocate(byteCount: 192, alignment: 64)
+    words.initializeMemory(as: UInt8.self, repeating: 0, count: 192)
+  }
+
+  deinit {
+    munmap(positions, count * 8)
+    slots.deallocate()
+    words.deallocate()
+  }
+
+  /// Bytes of memory of the machine, or of the process's control group where that has less.
+  private static var memoryOfProcess: Int {
+    let machine = max(1, sysconf(Int32(_SC_PHYS_PAGES))) * max(4096, sysconf(Int32(_SC_PAGESIZE)))
+    let fd = nvm_open("/sys/fs/cgroup/memory.max", O_RDONLY, 0)
+    guard fd >= 0 else { return machine }
+    defer { close(fd) }
+    var text = [UInt8](repeating: 0, count: 32)
+    let n = read(fd, &text, text.count)
+    let digits = text.prefix(max(0, n)).prefix { (48...57).contains($0) }
+    return min(machine, Int(String(decoding: digits, as: UTF8.self)) ?? machine)
+  }
+
+  /// How many pages are private.
+  var privateCount: Int { Int(truncatingIfNeeded: nvm_load_relaxed(words + 128)) }
+  var isOverLimit: Bool { privateCount > limit }
+
+  private func position(_ page: Int) -> UnsafeMutableRawPointer { positions + page &* 8 }
+
+  // MARK: Writers
+
+  /// Announces a store to `count` bytes at `offset`. Returns what ``leave(_:)`` takes.
+  @inline(__always)
+  func enter(_ offset: Int, _ count: Int) -> UnsafeMutableRawPointer {
+    let slot = Int(nvm_thread_slot())
+    let first = offset &>> 12
+    let last = (offset &+ max(count, 1) &- 1) &>> 12
+    let p = slots + slot &* 64
+    if slot == 0 {
+      enterShared(first, last)
+    } else {
+      nvm_store_relaxed(p + 8, UInt64(truncatingIfNeeded: last))
+      nvm_store_release(p, UInt64(truncatingIfNeeded: first &+ 1))
+      nvm_compiler_fence()
+      if nvm_load_relaxed(words) != 0 { enterSlowly(p, first, last) }
+    }
+    return p
+  }
+
+  @inline(__always)
+  func leave(_ p: UnsafeMutableRawPointer) {
+    if p == slots {
+      _ = nvm_fetch_add_seqcst(words + 64, 0 &- 1)
+    } else {
+      nvm_store_release(p, 0)
+    }
+  }
+
+  private func isDropped(_ first: Int, _ last: Int) -> Bool {
+    let word = nvm_load_acquire(words)
+    guard word != 0 else { return false }
+    let start = Int(word) - 1
+    return first < start + Self.chunk && last >= start
+  }
+
+  @inline(never)
+  private func enterSlowly(_ p: UnsafeMutableRawPointer, _ first: Int, _ last: Int) {
+    while isDropped(first, last) {
+      nvm_store_release(p, 0)
+      while isDropped(first, last) { sched_yield() }
+      nvm_store_seqcst(p, UInt64(first + 1))
+    }
+  }
+
+  @inline(never)
+  private func enterShared(_ first: Int, _ last: Int) {
+    while true {
+      _ = nvm_fetch_add_seqcst(words + 64, 1)
+      if !isDropped(first, last) { return }
+      _ = nvm_fetch_add_seqcst(words + 64, 0 &- 1)
+      while isDropped(first, last) { sched_yield() }
+    }
+  }
+
+  /// With the journal's mutex: the words were appended before `position`.
+  @inline(__always)
+  func note(_ place: Int, _ count: Int, _ position: UInt64) {
+    var page = place &>> 9
+    let last = (place &+ count &- 1) &>> 9
+    while page <= last {
+      let p = self.position(page)
+      if nvm_load_relaxed(p) == 0 { _ = nvm_fetch_add_relaxed(words + 128, 1) }
+      nvm_store_release(p, position)
+      page &+= 1
+    }
+  }
+
+  // MARK: The dropper
+
+  /// Gives pages back whose last change lies before `home`, until well below the limit or nothing is left to try. A
+  /// failure to read the file keeps pages, and does no harm.
+  func giveBack(_ base: UnsafeMutableRawPointer, size: Int, home: UInt64, file: any JournalFile) {
+    guard isOverLimit else { return }
+    let chunks = (size / Self.pageSize + Self.chunk - 1) / Self.chunk
+    let buffer = UnsafeMutableRawBufferPointer.allocate(
+      byteCount: Self.chunk * Self.pageSize, alignment: Self.pageSize)
+    defer { buffer.deallocate() }
+    for _ in 0..<chunks {
+      if privateCount <= limit / 2 { return }
+      if next >= chunks { next = 0 }
+      let first = next * Self.chunk
+      next += 1
+      let end = min(first + Self.chunk, size / Self.pageSize)
+      guard (first..<end).contains(where: { isHome($0, home) }) else { continue }
+      let bytes = UnsafeMutableRawBufferPointer(rebasing: buffer[..<((end - first) * Self.pageSize)])
+      guard file.read(bytes, at: first * Self.pageSize) == 0 else { return }
+      drop(first..<end, base, bytes, home)
+    }
+  }
+
+  private func isHome(_ page: Int, _ home: UInt64) -> Bool {
+    let last = nvm_load_acquire(position(page))
+    return last != 0 && last <= home
+  }
+
+  private func drop(
+    _ pages: Range<Int>, _ base: UnsafeMutableRawPointer, _ bytes: UnsafeMutableRawBufferPointer,
+    _ home: UInt64
+  ) {
+    nvm_store_seqcst(words, UInt64(pages.lowerBound + 1))
+    defer { nvm_store_release(words, 0) }
+    guard nvm_barrier_of_all_threads() == 0 else { return }
+    waitForWriters(pages)
+    for page in pages where isHome(page, home) {
+      let p = base + page * Self.pageSize
+      let same = memcmp(p, bytes.baseAddress! + (page - pages.lowerBound) * Self.pageSize, Self.pageSize) == 0
+      guard same, madvise(p, Self.pageSize, MADV_DONTNEED) == 0 else { continue }
+      nvm_store_release(position(page), 0)
+      _ = nvm_fetch_add_relaxed(words + 128, 0 &- 1)
+    }
+  }
+
+  private func waitForWriters(_ pages: Range<Int>) {
+    while nvm_load_seqcst(words + 64) != 0 { sched_yield() }
+    for slot in 1..<Int(NVM_THREAD_SLOTS) {
+      let p = slots + slot * 64
+      while true {
+        let first = nvm_load_acquire(p)
+        if first == 0 || Int(first) - 1 >= pages.upperBound
+          || Int(truncatingIfNeeded: nvm_load_acquire(p + 8)) < pages.lowerBound
+        {
+          break
+        }
+        sched_yield()
+      }
+    }
+  }
+}
