@@ -77,11 +77,12 @@ let package = Package(
       name: "nvm-campaign", dependencies: ["NVM", "NVMBTree", "NVMalloc", "NVMRegion", "CNVM", "CNVMCut"],
       swiftSettings: settings),
 
-    .testTarget(name: "NVMBTreeTests", dependencies: ["NVMBTree"], swiftSettings: settings),
+    .testTarget(
+      name: "NVMBTreeTests", dependencies: ["NVMBTree", "NVMalloc", "NVMRegion"], swiftSettings: settings),
     .testTarget(
       name: "NVMFoundationTests", dependencies: ["NVMFoundation", "NVMBTree", "NVMRegion"],
       swiftSettings: settings),
-    .testTarget(name: "NVMallocTests", dependencies: ["NVMalloc"], swiftSettings: settings),
+    .testTarget(name: "NVMallocTests", dependencies: ["NVMalloc", "NVMRegion"], swiftSettings: settings),
     // A child process for the kill tests: works on a store until it is killed.
     .target(
       name: "StoreTestModel", dependencies: ["NVM"], path: "Tests/Helpers/StoreTestModel",
@@ -93,8 +94,8 @@ let package = Package(
       name: "NVMTests", dependencies: ["NVM", "StoreTestModel", "StoreTestWorker"], swiftSettings: settings),
     // A child process for the tests of the region: locks, limits, fork, lost privileges.
     .executableTarget(
-      name: "RegionTestHelper", dependencies: ["NVMRegion", "NVMalloc"], path: "Tests/Helpers/RegionTestHelper",
-      swiftSettings: settings),
+      name: "RegionTestHelper", dependencies: ["NVMRegion", "NVMalloc"],
+      path: "Tests/Helpers/RegionTestHelper", swiftSettings: settings),
     .testTarget(
       name: "NVMRegionTests", dependencies: ["NVMRegion", "CNVM", "RegionTestHelper"], swiftSettings: settings
     ),

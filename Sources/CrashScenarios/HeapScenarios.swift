@@ -8,10 +8,12 @@ package enum HeapScenarios {
 
   package static func all(seed: UInt64) -> [AnyScenario] {
     [
-      AnyScenario(format()), AnyScenario(HeapFormatScenario.make()), AnyScenario(blocks()),
+      AnyScenario(format()), AnyScenario(HeapFormatScenario.make()), AnyScenario(HeapRepairScenario.make()),
+      AnyScenario(blocks()),
       AnyScenario(moves()), AnyScenario(cells()),
       AnyScenario(publications()), AnyScenario(slabs()),
-      AnyScenario(large()), AnyScenario(growth()), AnyScenario(tableMove()), AnyScenario(roots()),
+      AnyScenario(large()), AnyScenario(joined()), AnyScenario(growth()), AnyScenario(tableMove()),
+      AnyScenario(roots()),
       AnyScenario(laneReuse()), AnyScenario(overflow()), AnyScenario(reopening()),
       AnyScenario(random(seed: seed), isSeeded: true), AnyScenario(twoThreads(seed: seed)),
       AnyScenario(handover()),
@@ -178,6 +180,21 @@ package enum HeapScenarios {
         hold(1, 9000), put(0, 8200, 7), release(1), hold(2, 12000), remove(0), hold(3, 8192),
         resize(2, 15000),
         change([(1, 9000, 8)], emptied: [0]), release(2), release(3), remove(1),
+      ])
+    scenario.regionSize = 96 << 10
+    return scenario
+  }
+
+  /// Objects over several free extents, which memory has joined and the medium has not: with a rest, without one, and
+  /// from a slab that is given back.
+  static func joined() -> Scenario {
+    var scenario = scenario(
+      "heap-joined",
+      [
+        hold(1, 9000), hold(2, 10000), hold(3, 11000), hold(4, 9000), release(1), release(2), hold(5, 12000),
+        release(3), hold(6, 18000), release(5), release(6), release(4), hold(7, 40000), release(7),
+        put(0, 20000, 1),
+        change([(1, 12000, 2)], emptied: [0]), hold(8, 27000),
       ])
     scenario.regionSize = 96 << 10
     return scenario

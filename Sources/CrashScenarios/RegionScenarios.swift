@@ -7,7 +7,8 @@ package enum RegionScenarios {
     [
       AnyScenario(create(), isGated: true), AnyScenario(grow(), isGated: true), AnyScenario(reopen()),
       AnyScenario(words(seed: seed), isSeeded: true, isGated: true),
-      AnyScenario(wordsOfTwoThreads(seed: seed)), AnyScenario(laps(seed: seed), isSeeded: true),
+      AnyScenario(wordsOfTwoThreads(seed: seed)), AnyScenario(groups(seed: seed)),
+      AnyScenario(laps(seed: seed), isSeeded: true),
     ]
   }
 
@@ -17,7 +18,13 @@ package enum RegionScenarios {
     static let magic: UInt64 = 0x5741_5244_5344_4157
     package static let count = 24
 
-    private init(_ region: PersistentRegion) { self.region = region }
+    /// What all threads change under one group.
+    private let group: PersistGroup
+
+    private init(_ region: PersistentRegion) {
+      self.region = region
+      group = region.makePersistGroup()
+    }
 
     /// Word `i`: three lines of eight, after the line of the magic word.
     static func place(_ region: PersistentRegion, _ i: Int) -> Offset { region.payloadStart + 64 + i * 8 }
@@ -54,6 +61,15 @@ package enum RegionScenarios {
     }
     func setDirectly(_ i: Int, _ value: UInt64) throws {
       try region.storeDurable(value, at: Self.place(region, i))
+    }
+    /// Under a group: waited for, or fenced and then asked for.
+    func set(_ i: Int, _ value: UInt64, waiting: Bool) throws {
+      try region.store(value, at: Self.place(region, i), in: group)
+      if !waiting {
+        try region.fence()
+        if group.isPersisted { return }
+      }
+      try group.wait()
     }
     func setTail(_ value: UInt64) throws { try region.storeDurable(value, at: region.end - 8) }
   }
@@ -163,6 +179,25 @@ package enum RegionScenarios {
         let i = generator.below(Words.count / 2) * 2 + t
         let value = generator.next()
         return generator.below(2) == 0 ? set(i, value) : setDirectly(i, value)
+      }
+    }
+    return scenario
+  }
+
+  /// The same under one persist group: who waits settles what the other thread has outstanding.
+  package static func groups(seed: UInt64) -> CrashScenario<Words, Words.State> {
+    var generator = SeededGenerator(seed: seed)
+    var scenario = scenario("region-groups-2-threads", [])
+    scenario.threads = (0..<2).map { t in
+      (0..<12).map { _ in
+        let i = generator.below(Words.count / 2) * 2 + t
+        let value = generator.next()
+        let waiting = generator.below(2) == 0
+        return Scenario.Operation("set \(i) under a group") {
+          try $0.set(i, value, waiting: waiting)
+        } model: {
+          $0.words[i] = value
+        }
       }
     }
     return scenario

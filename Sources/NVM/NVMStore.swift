@@ -108,6 +108,9 @@ public final class NVMStore: Sendable {
     }
   }
 
+  /// Opens a group: changes made under it are durable later, which can be asked for without stalling. O(1).
+  public func makePersistGroup() -> PersistGroup { region.makePersistGroup() }
+
   /// Throws unless the store may be used.
   func checkUsable(_ state: borrowing State) throws(NVMError) {
     try region.checkUsable()

@@ -17,6 +17,10 @@ public struct NVMStoreOptions: Sendable {
   public var growthIncrement: Int = 16 << 20
   /// How long a freed block rests before it is handed out again, which spreads wear.
   public var quarantine: QuarantinePolicy = .quarantine(.milliseconds(200))
+  /// Which of the blocks that may be handed out is; `.leastAllocated` needs ``countsWear``.
+  public var placement: PlacementPolicy = .automatic
+  /// Counts how often each line is written back and allocated: see ``RegionOptions/countsWear``.
+  public var countsWear = false
   /// Check the checksum of a long key or value on every read, not only in `verify()`.
   public var verifiesReads = false
   /// Protection from stray writes; `nil` for what the environment variable `NVM_PROTECTION` says, and none where it is
@@ -49,6 +53,7 @@ public struct NVMStoreOptions: Sendable {
     var options = RegionOptions(media: media, access: access)
     options.maximumSize = maximumSize
     options.permissions = permissions
+    options.countsWear = countsWear
     options.protection = protection
     options.journalSize = journalSize
     return options
@@ -56,6 +61,7 @@ public struct NVMStoreOptions: Sendable {
   var heap: HeapOptions {
     var options = HeapOptions()
     options.quarantine = quarantine
+    options.placement = placement
     options.growthIncrement = growthIncrement
     options.geometry = geometry
     return options

@@ -63,7 +63,21 @@ extension DurableBTree {
   /// - Throws: as ``updateValue(_:forKey:)``.
   @discardableResult @inlinable
   public func updateValues(_ entries: some Sequence<(Key, Value)>) throws(NVMError) -> Int {
-    let deferral = engine.beginDeferral()
+    let isDeferred = engine.beginDeferral()
+    let inserted: Int
+    do throws(NVMError) {
+      inserted = try settleValues(entries)
+    } catch {
+      if isDeferred { engine.endDeferral() }
+      throw error
+    }
+    if isDeferred { engine.endDeferral() }
+    try engine.acknowledge()
+    return inserted
+  }
+
+  @inlinable
+  func settleValues(_ entries: some Sequence<(Key, Value)>) throws(NVMError) -> Int {
     let batch = TreeBatch(engine)
     var inserted = 0
     do throws(NVMError) {
@@ -79,14 +93,8 @@ extension DurableBTree {
       inserted += try batch.update()
     } catch {
       batch.discardLoose()
-      if deferral { try engine.endDeferral() }
       throw error
     }
-    if deferral { try engine.endDeferral() }
     return inserted
   }
-
-  /// As ``updateValues(_:)``, for those who do not count.
-  @inlinable
-  public func setValues(_ entries: some Sequence<(Key, Value)>) throws(NVMError) { try updateValues(entries) }
 }

@@ -23,11 +23,9 @@ extension TreeEngine {
 
   /// Lets the updates of this thread go on without waiting for the disk. False where they do not wait for one.
   @usableFromInline func beginDeferral() -> Bool { region.beginDeferral() }
-  /// Waits for all that was deferred.
-  @usableFromInline func endDeferral() throws(NVMError) {
-    region.endDeferral()
-    try region.acknowledge()
-  }
+  @usableFromInline func endDeferral() { region.endDeferral() }
+  /// Waits for what this thread has settled.
+  @usableFromInline func acknowledge() throws(NVMError) { try region.acknowledge() }
 
   @inline(never) private func awaitPosition(_ node: UInt32) throws(NVMError) {
     guard let journal, !options.readsAhead else { return }

@@ -134,6 +134,14 @@ extension PersistentRegion {
           medium = InPlaceFileMedium()
         }
       }
+      var wearCounts: WearCounts?
+      if options.countsWear, !readOnly {
+        let counts = try WearCounts(
+          bytes: min(space.size, limit ?? space.size),
+          from: LineWear.saved(beside: path, uuid: superblock.uuid), path: path)
+        medium = LineCountingMedium(medium, base: space.base, counts: counts)
+        wearCounts = counts
+      }
       let flushes = !readOnly && media != .autoFlushedPersistentMemory
       medium = try guarded(
         medium, protection, space: space, mapped: count, path: path, flushesLines: flushes)
@@ -144,7 +152,7 @@ extension PersistentRegion {
         mapped: count,
         maximumSize: readOnly ? count : limit ?? Int.max, superblock: opened,
         newestCopy: newestCopy,
-        fd: fd, medium: medium, protection: protection)
+        fd: fd, medium: medium, protection: protection, wearCounts: wearCounts)
     } catch {
       space.release()
       throw error

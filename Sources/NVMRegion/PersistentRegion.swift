@@ -57,6 +57,8 @@ public final class PersistentRegion: @unchecked Sendable {
   let groups = GroupRegistry()
   /// The medium, where it is a journal.
   package let journal: JournaledFileMedium?
+  /// Where wear is counted.
+  package let wearCounts: WearCounts?
   let space: AddressSpace
   let state: Lock<State>
 
@@ -91,7 +93,7 @@ public final class PersistentRegion: @unchecked Sendable {
     path: String, media: RegionMedia, isReadOnly: Bool, wasCleanlyClosed: Bool, space: AddressSpace,
     mapped: Int,
     maximumSize: Int, superblock: Superblock, newestCopy: Int, fd: Int32, medium: (any RegionMedium)?,
-    protection: RegionProtection
+    protection: RegionProtection, wearCounts: WearCounts? = nil
   ) {
     self.path = path
     self.media = media
@@ -102,13 +104,14 @@ public final class PersistentRegion: @unchecked Sendable {
     self.medium = medium
     self.protection = protection
     pages = (medium as? ProtectedMedium)?.pages
+    self.wearCounts = wearCounts ?? (medium as? LineCountingMedium)?.counts
     uuid = superblock.uuid
     incarnation = superblock.incarnation
     baseAddress = space.base
     payloadStart = Offset(rawValue: superblock.payload)
     counterTable = CounterTable()
     control = Control(size: mapped)
-    journal = medium as? JournaledFileMedium ?? (medium as? ProtectedMedium)?.journal
+    journal = medium?.journal
     mode =
       if isReadOnly && medium == nil { .autoFlush } else if medium != nil {
         journal == nil ? .mediated : .journaled

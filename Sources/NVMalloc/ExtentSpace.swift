@@ -1,3 +1,4 @@
+import CNVM
 import NVMRegion
 
 /// The heap's units in memory, under the extent lock.
@@ -14,7 +15,9 @@ struct ExtentSpace: @unchecked Sendable {
   /// Freed objects that rest, in the order of freeing from `firstFreed` on.
   var freed: [Freed] = []
   var firstFreed = 0
-  var quarantinedUnits = 0
+  var quarantinedUnits = 0 {
+    didSet { nvm_store_relaxed(published, UInt64(quarantinedUnits)) }
+  }
   var liveObjects = 0
   var objectUnits = 0
   var objectBytes = 0
@@ -22,7 +25,11 @@ struct ExtentSpace: @unchecked Sendable {
   var setAsideUnits = 0
   var spareSlabs: UnsafeMutablePointer<Slab>?
 
-  init(runs: FreeRuns, header: HeapHeader, newestCopy: Int) {
+  /// `quarantinedUnits`, for others to look at without the lock.
+  let published: UnsafeMutableRawPointer
+
+  init(runs: FreeRuns, header: HeapHeader, newestCopy: Int, published: UnsafeMutableRawPointer) {
+    self.published = published
     self.runs = runs
     self.header = header
     self.newestCopy = newestCopy

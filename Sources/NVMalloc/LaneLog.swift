@@ -48,6 +48,8 @@ final class LaneLog: @unchecked Sendable {
   let lineCount: Int
   let lanes: UnsafeMutablePointer<Lane>
   private let seed: UInt64
+  /// How many commits each thread slot has made; only a hint.
+  private let turns: UnsafeMutableRawPointer
 
   init(_ region: PersistentRegion, offset: Offset, laneCount: Int, laneSize: Int) {
     assert(MemoryLayout<LogWord>.stride == 16, "pairs stand on the medium as they are in memory")
@@ -58,8 +60,13 @@ final class LaneLog: @unchecked Sendable {
     lanes = .allocate(capacity: laneCount)
     lanes.initialize(repeating: Lane(), count: laneCount)
     seed = HeaderCheck(region.uuid).seed
+    turns = .allocate(byteCount: Int(NVM_THREAD_SLOTS) * 8, alignment: 64)
+    turns.initializeMemory(as: UInt8.self, repeating: 0, count: Int(NVM_THREAD_SLOTS) * 8)
   }
-  deinit { lanes.deallocate() }
+  deinit {
+    lanes.deallocate()
+    turns.deallocate()
+  }
 
   func lock(_ index: Int) -> SpinLock { SpinLock(UnsafeMutableRawPointer(lanes + index) + 8) }
 
@@ -106,7 +113,12 @@ final class LaneLog: @unchecked Sendable {
   }
 
   private func acquireLane() -> Int {
-    let first = Int(nvm_thread_slot()) % laneCount
+    // A thread's lanes follow one another, each once round its ring, so that they wear evenly.
+    let slot = Int(nvm_thread_slot())
+    let turn = turns + slot * 8
+    let round = Int(truncatingIfNeeded: nvm_load_relaxed(turn))
+    nvm_store_relaxed(turn, UInt64(truncatingIfNeeded: round &+ 1))
+    let first = (slot &+ (round &* 2) / lineCount) % laneCount
     for i in 0..<laneCount {
       let index = (first + i) % laneCount
       if lock(index).tryLock() { return index }

@@ -38,9 +38,11 @@ extension PersistentHeap {
     // Word 1 first, word 0 commits; one line, so a crash leaves both, or a free block.
     region.store(word1, at: at + 8)
     region.store(check.block(low, at: block, generation: slab.pointee.generation, word1: word1), at: at)
+    // Ahead of the flush: a locked instruction behind it would wait for the medium, and with it the next
+    // operation's misses.
+    slab.setAllocated(i)
     region.flush(at, count: BlockHeader.size)
     if durability == .immediate { try region.fence() }
-    slab.setAllocated(i)
     return at + prefix
   }
 
@@ -81,22 +83,23 @@ extension PersistentHeap {
     _ byteCount: Int, _ alignment: Int, _ tag: BlockTag, _ owner: OwnerToken, _ durability: Durability
   ) throws(NVMError) -> Offset {
     let shape = try objectShape(byteCount, alignment)
-    let unit = try acquireExtent(shape.count, alignment: shape.alignment)
     let word1 = BlockHeader.word1(tag: tag, owner: owner, epoch: epoch, slack: 0)
-    gate.enter()
-    writeEntry(unit, .object, length: shape.count, word1, UInt64(byteCount))
-    gate.leave()
+    let unit = try acquireExtent(shape.count, alignment: shape.alignment) { [self] space, unit in
+      writeEntry(unit, .object, length: shape.count, word1, UInt64(byteCount))
+      enterObject(&space, unit, shape.count, byteCount)
+    }
     if durability == .immediate { try region.fence() }
-    finishObject(unit, shape.count, byteCount)
     return Offset(rawValue: start(ofUnit: unit))
   }
 
   func finishObject(_ unit: Int, _ count: Int, _ byteCount: Int) {
-    extents.withLock {
-      $0.liveObjects += 1
-      $0.objectUnits += count
-      $0.objectBytes += byteCount
-    }
+    extents.withLock { enterObject(&$0, unit, count, byteCount) }
+  }
+  private func enterObject(_ space: inout ExtentSpace, _ unit: Int, _ count: Int, _ byteCount: Int) {
+    wear?.countAllocation(start(ofUnit: unit), count << unitShift)
+    space.liveObjects += 1
+    space.objectUnits += count
+    space.objectBytes += byteCount
     map.set(unit, tag: UnitMap.Tag.object, length: count)
   }
 }

@@ -26,12 +26,15 @@ extension PersistentHeap {
       if durability == .immediate { try region.fence() }
       return retireObject(claim)
     }
-    // One store commits; a crash before it leaves the block allocated.
+    // One store commits; a crash before it leaves the block allocated. Who takes the block at once stores to the
+    // same line later, so handing it on need not wait for the fence; and a locked instruction behind the flush would
+    // wait for the medium, and with it the next operation's misses.
     let block = Offset(rawValue: slab.offset(claim.place.index))
     region.store(claim.freeWord, at: block)
+    let empty = retire(slab, claim.place.index)
     region.flush(block, count: 8)
     if durability == .immediate { try region.fence() }
-    try retire(slab, claim.place.index)
+    if let empty { try releaseSlabs(empty) }
   }
 
   /// A block whose header belongs to the caller for now: nobody else can free it.
@@ -51,6 +54,8 @@ extension PersistentHeap {
     guard unit >= 0, unit < unitCount, let slab = UnitMap.slab(map.word(unit)) else {
       return try claimObject(payload)
     }
+    // The miss overlaps with what the medium still has to do for the last operation.
+    nvm_prefetch_write(region.pointer(to: Offset(rawValue: (payload.rawValue &- 1) & ~63)))
     if !slab.isScanned { scanNow(slab) }
     let i = slab.index(of: payload.rawValue)
     guard i < slab.pointee.blockCount, slab.claim(i) else { throw notLive(payload) }
@@ -78,7 +83,8 @@ extension PersistentHeap {
 
   /// Takes a claimed block that is now free on the medium back into memory.
   func retire(_ claim: Claim) throws(NVMError) {
-    if let slab = claim.place.slab { try retire(slab, claim.place.index) } else { retireObject(claim) }
+    guard let slab = claim.place.slab else { return retireObject(claim) }
+    if let empty = retire(slab, claim.place.index) { try releaseSlabs(empty) }
   }
 
   @inline(never)

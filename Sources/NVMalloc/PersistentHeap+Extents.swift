@@ -4,35 +4,44 @@ import NVMRegion
 // Taking and giving back extents. All of it under the extent lock; entries written here need no gate, since
 // the table moves under the same lock.
 //
-// Taking k units from a run of n, whose heads on the medium may be several (coalescing happens in DRAM only):
+// Taking k units from a run that is one in memory and may be several free extents on the medium, since coalescing
+// happens in DRAM only:
 //
-//     |F ..|F .....|F ..|     as found, n units in all
-//  1  |F ...............|     entry[i] := free(n)            one store; flush, order
-//  2  |F ...............|     entry[i+k] := free(n-k) and zeroes within [i, i+k): inside a free extent, where
-//     |      (f ........)     nobody looks; flush, order
-//  3  |F ...|F .........|     entry[i] := free(k)            the split, one store; flush, order
+//     |F ..|F .......|F ..|     as found
+//  1  |F ..|F (f ....)|F ..|    entry[i+k] := free, up to where the extent around it ends: inside a free extent, where
+//     |                    |    nobody looks; flush, order. Not needed where i+k heads an extent.
+//  2  |F .....|F .....|F ..|    entry[i] := free(k), or the used extent itself: one store; flush, order or fence
+//     |    0                    entries within, heads no more, are zeroed after that
 //
-// Each numbered step leaves heads that tile the units; a crash between two of them costs nothing. After 3 the
-// extent belongs to the caller, who turns it into a used one by one more store to entry[i].
+// After each step the heads tile the units, and a crash between them costs nothing. All entries that head no extent are
+// zero, but for a zeroing that a crash took back. Step 2 is durable before the lock is released: the next taker of what
+// follows relies on it.
 extension PersistentHeap {
   /// Takes `count` units, starting at a multiple of `alignment` units. On return entry[i] says free(count),
   /// durably ordered before whatever this thread flushes next, and the unit's word says that it is held.
   ///
-  /// - Parameter reclaiming: whether, when nothing else helps, resting blocks and empty slabs of all classes
-  ///   are given back first.
-  func acquireExtent(_ count: Int, alignment: Int = 1, reclaiming: Bool = true) throws(NVMError) -> Int {
+  /// - Parameters:
+  ///   - reclaiming: whether, when nothing else helps, resting blocks and empty slabs of all classes are given back
+  ///     first.
+  ///   - commit: writes and flushes the entry of a used extent at once, in the place of free(count).
+  func acquireExtent(
+    _ count: Int, alignment: Int = 1, reclaiming: Bool = true,
+    commit: ((inout ExtentSpace, Int) -> Void)? = nil
+  ) throws(NVMError) -> Int {
     guard count <= ExtentEntry.maximumLength, alignment <= ExtentEntry.maximumLength,
       count &<< unitShift <= region.maximumSize
     else { throw noSpace(count, nil) }
     var failure: NVMError?
-    for attempt in 0..<2 {
+    for attempt in 0..<3 {
       let unit = try extents.withLock { (space) throws(NVMError) -> Int? in
-        guard let run = try findRun(&space, count, alignment, &failure) else { return nil }
-        return try carve(&space, run, count, alignment)
+        guard let run = try findRun(&space, count, alignment, growing: attempt > 0, &failure) else {
+          return nil
+        }
+        return try carve(&space, run, count, alignment, commit)
       }
       if let unit { return unit }
-      if attempt == 1 || !reclaiming { break }
-      try reclaimSlabs()
+      if attempt == 2 || attempt == 1 && !reclaiming { break }
+      try reclaimSlabs(underPressure: attempt == 1)
     }
     throw noSpace(count, failure)
   }
@@ -49,17 +58,19 @@ extension PersistentHeap {
       path: region.path, underlying: cause)
   }
 
-  /// A run that fits: what has rested first, then growth, then what rests, the oldest first. Where much of
-  /// the heap rests, the oldest is used before the region grows.
+  /// A run that fits: what has rested first, then growth, then what rests, the oldest first. Where more than the limit
+  /// rests, the oldest is used before the region grows.
   private func findRun(
-    _ space: inout ExtentSpace, _ count: Int, _ alignment: Int, _ failure: inout NVMError?
+    _ space: inout ExtentSpace, _ count: Int, _ alignment: Int, growing: Bool, _ failure: inout NVMError?
   ) throws(NVMError) -> Int? {
     let tick = now()
     while space.oldestHasRested(now: tick, ticks: restTicks), let f = space.popOldest() {
       giveBack(&space, f.unit, f.length)
     }
     if let run = space.runs.find(count, alignment: alignment) { return run }
-    if space.quarantinedUnits * 4 < unitCount {
+    let limit = restingByteLimit
+    if space.quarantinedUnits << unitShift <= limit / 16 || restingBytes <= limit {
+      if !growing { return nil }
       do throws(NVMError) {
         try grow(&space, count + alignment - 1)
         if let run = space.runs.find(count, alignment: alignment) { return run }
@@ -72,7 +83,7 @@ extension PersistentHeap {
       giveBack(&space, f.unit, f.length)
       if let run = space.runs.find(count, alignment: alignment) { return run }
     }
-    guard failure == nil else { return nil }
+    guard growing, failure == nil else { return nil }
     do throws(NVMError) {
       try grow(&space, count + alignment - 1)
     } catch {
@@ -82,41 +93,71 @@ extension PersistentHeap {
     return space.runs.find(count, alignment: alignment)
   }
 
+  /// Takes units off a free run.
   private func carve(
-    _ space: inout ExtentSpace, _ run: Int, _ count: Int, _ alignment: Int
+    _ space: inout ExtentSpace, _ run: Int, _ count: Int, _ alignment: Int,
+    _ commit: ((inout ExtentSpace, Int) -> Void)?
   ) throws(NVMError) -> Int {
     var i = run
     var n = space.runs.length(at: i)
     space.runs.remove(i)
     map.setWord(i, 0)
-    // 1: one head for the whole run.
-    if region.load(entry(i)) != freeWord(i, n) { try commitFree(i, n) }
     let aligned = (i + alignment - 1) & ~(alignment - 1)
+    if !headsTile(i, n, upTo: aligned + count) {
+      // Rot. Memory knows better what is free.
+      noteDamage()
+      try commitFree(i, n)
+      zeroHeads(Array(i + 1..<i + n))
+    }
     if aligned > i {
-      // The same split, for the sake of alignment; what precedes stays free.
-      zeroHeads(i + 1, aligned)
-      region.store(freeWord(aligned, n - (aligned - i)), at: entry(aligned))
-      region.flush(entry(aligned), count: 8)
-      try region.order()
-      try commitFree(i, aligned - i)
+      // What precedes stays free.
+      let last = try prepareSplit(i, aligned - i).last ?? i
+      if last + ExtentEntry.length(region.load(entry(last))) > aligned {
+        try commitFree(last, aligned - last)
+      }
       space.runs.insert(i, aligned - i, limit: unitCount)
       n -= aligned - i
       i = aligned
     }
-    let zeroed = zeroHeads(i + 1, i + count)
-    if n > count {
-      // 2
-      region.store(freeWord(i + count, n - count), at: entry(i + count))
-      region.flush(entry(i + count), count: 8)
-      try region.order()
-      // 3
+    let heads = try prepareSplit(i, count)
+    map.set(i, tag: UnitMap.Tag.objectHeld, length: count)
+    if let commit {
+      commit(&space, i)
+      if !heads.isEmpty || n > count { try region.order() }
+    } else if region.load(entry(i)) != freeWord(i, count) {
       try commitFree(i, count)
-      space.runs.insert(i + count, n - count, limit: unitCount)
-    } else if zeroed {
+    }
+    zeroHeads(heads)
+    if n > count { space.runs.insert(i + count, n - count, limit: unitCount) }
+    return i
+  }
+
+  /// Whether heads of free extents tile a run as far as `end`. O(heads).
+  private func headsTile(_ unit: Int, _ count: Int, upTo end: Int) -> Bool {
+    var at = unit
+    while at < end {
+      let word = region.load(entry(at))
+      let length = ExtentEntry.length(word)
+      guard length > 0, word == freeWord(at, length) else { return false }
+      at += length
+    }
+    return at <= unit + count
+  }
+
+  /// Step 1. Returns the heads within, but for the first.
+  private func prepareSplit(_ unit: Int, _ count: Int) throws(NVMError) -> [Int] {
+    var heads: [Int] = []
+    var at = unit
+    while at < unit + count {
+      if at > unit { heads.append(at) }
+      at += ExtentEntry.length(region.load(entry(at)))
+    }
+    if at > unit + count {
+      region.store(freeWord(unit + count, at - unit - count), at: entry(unit + count))
+      region.flush(entry(unit + count), count: 8)
       try region.order()
     }
-    map.set(i, tag: UnitMap.Tag.objectHeld, length: count)
-    return i
+    return heads
   }
 
   private func commitFree(_ unit: Int, _ length: Int) throws(NVMError) {
@@ -125,20 +166,12 @@ extension PersistentHeap {
     try region.order()
   }
 
-  /// Clears stale heads of absorbed extents in [from, to). O(to - from) reads, few writes.
-  @discardableResult
-  private func zeroHeads(_ from: Int, _ to: Int) -> Bool {
-    var any = false
-    var unit = from
-    while unit < to {
-      if region.load(entry(unit)) != 0 {
-        region.store(0, at: entry(unit))
-        region.flush(entry(unit), count: 8)
-        any = true
-      }
-      unit += 1
+  /// Clears heads that were joined to the extent before them.
+  private func zeroHeads(_ heads: [Int]) {
+    for unit in heads {
+      region.store(0, at: entry(unit))
+      region.flush(entry(unit), count: 8)
     }
-    return any
   }
 
   /// Puts units whose head on the medium is free (durably) among the free runs.

@@ -1,4 +1,5 @@
 import CNVM
+import Glibc
 import NVMRegion
 
 // Growth in place. Under the extent lock.
@@ -50,6 +51,16 @@ extension PersistentHeap {
     }
   }
 
+  /// Lets the system map fresh pages in one go instead of one fault each. Where pages are those of an ordinary file it
+  /// would dirty them, and is not done.
+  func populate(_ unit: Int, _ count: Int) {
+    guard region.media != .inPlaceFile, region.media != .simulated else { return }
+    // MADV_POPULATE_WRITE; kernels that do not know it refuse, and the pages come one by one. More than this at once
+    // would be felt.
+    _ = madvise(
+      region.pointer(to: Offset(rawValue: start(ofUnit: unit))), min(count << unitShift, 16 << 20), 23)
+  }
+
   func tableUnits(_ capacity: Int) -> Int { units(forBytes: capacity * ExtentEntry.size) }
 
   private func extend(_ space: inout ExtentSpace, to new: Int) throws(NVMError) {
@@ -59,6 +70,7 @@ extension PersistentHeap {
     try region.order()
     try updateHeader(&space) { $0.unitCount = new }
     nvm_store_release(control + Control.unitCount, UInt64(new))
+    populate(old, new - old)
     space.runs.insert(old, new - old, limit: new)
   }
 
@@ -93,7 +105,10 @@ extension PersistentHeap {
     nvm_store_release(control + Control.tableOffset, newTable.rawValue)
     nvm_store_release(control + Control.unitCount, UInt64(new))
     map.set(old, tag: UnitMap.Tag.other, length: t)
-    if new > old + t { space.runs.insert(old + t, new - old - t, limit: new) }
+    if new > old + t {
+      populate(old + t, new - old - t)
+      space.runs.insert(old + t, new - old - t, limit: new)
+    }
     let unit = oldTable.bytes >> unitShift
     region.store(freeWord(unit, oldTableUnits), at: entry(unit))
     region.flush(entry(unit), count: 8)

@@ -152,6 +152,11 @@ extension PersistentHeap {
     enter(slab)
     slab.pointee.isInUse = true
     c.pointee.add(slab)
-    c.pointee.relist(slab)
+    // The one that certainly has room is read first.
+    if slab.pointee.mark < slab.pointee.blockCount {
+      c.pointee.pushFront(slab)
+    } else {
+      c.pointee.relist(slab)
+    }
   }
 }

@@ -86,7 +86,7 @@ extension PersistentHeap {
     if let slab = reservation.place.slab {
       // The header still says free. Giving back empty slabs may fail with the disk: then the region is
       // poisoned and says so at its next use.
-      try? retire(slab, reservation.place.index)
+      if let empty = retire(slab, reservation.place.index) { try? releaseSlabs(empty) }
     } else {
       cancelExtent(reservation.place.index, reservation.capacity >> unitShift)
     }

@@ -38,6 +38,7 @@ extension PersistentHeap {
     }
     let slab = place.slab!
     let mark = min(Self.batch, slab.pointee.blockCount)
+    if blockBytes <= 4096 { populate(unit, units) }
     formatHeaders(slab, 0, mark)
     try region.order()
     gate.enter()
@@ -99,7 +100,7 @@ extension PersistentHeap {
   /// allocated: it is set aside. Under the class lock. O(blocks).
   func scan(_ c: UnsafeMutablePointer<SizeClass>, _ slab: UnsafeMutablePointer<Slab>) {
     let bits = slab.prepareBits()
-    let free = bits + slab.pointee.wordCount * 8
+    let free = bits + 8
     let lines = slab.pointee.blockBytes >> 6
     var live = 0
     var vacant = 0
@@ -110,10 +111,10 @@ extension PersistentHeap {
       if word0 == check.freeBlock(lines: lines, at: block.rawValue, generation: slab.pointee.generation) {
         // With a damaged mark nobody knows whether this is a block yet.
         if slab.pointee.isSetAside { continue }
-        (free + (i >> 6) * 8).assumingMemoryBound(to: UInt64.self).pointee |= bit
+        (free + (i >> 6) * 16).assumingMemoryBound(to: UInt64.self).pointee |= bit
         vacant += 1
       } else if isAllocated(word0, region.load(block + 8), block.rawValue, slab) {
-        (bits + (i >> 6) * 8).assumingMemoryBound(to: UInt64.self).pointee |= bit
+        (bits + (i >> 6) * 16).assumingMemoryBound(to: UInt64.self).pointee |= bit
         live += 1
       } else if !slab.pointee.isSetAside {
         slab.pointee.damaged += 1
@@ -154,13 +155,10 @@ extension PersistentHeap {
       slab = spare
       space.spareSlabs = spare.pointee.nextOfClass
     } else {
-      slab = .allocate(capacity: 1)
-      slab.initialize(to: Slab())
+      slab = Slab.make(unitShift: unitShift)
     }
     assert(MemoryLayout<Slab>.offset(of: \.bits) == Slab.bitsOffset)
-    let owned = (slab.pointee.ownedBits, slab.pointee.ownedBytes)
     slab.pointee = Slab()
-    (slab.pointee.ownedBits, slab.pointee.ownedBytes) = owned
     slab.pointee.base = start(ofUnit: unit)
     slab.pointee.blockBytes = blockBytes
     let lines = UInt64(blockBytes / 64)
@@ -171,6 +169,7 @@ extension PersistentHeap {
     slab.pointee.firstUnit = unit
     slab.pointee.unitCount = units
     slab.pointee.wordCount = (slab.pointee.blockCount + 63) / 64
+    assert(slab.pointee.wordCount <= Slab.wordCapacity(unitShift: unitShift))
     return slab
   }
 

@@ -1,5 +1,5 @@
 import CNVM
-import NVMRegion
+public import NVMRegion
 
 // Small blocks in memory: taking one, giving one back, and making slabs. The class lock is a spin word and
 // guards memory only, but for scanning a slab and formatting a batch of blocks.
@@ -34,16 +34,24 @@ extension PersistentHeap {
       let block = slab.offset(i)
       let expected = check.freeBlock(
         lines: slab.pointee.blockBytes &>> 6, at: block, generation: slab.pointee.generation)
-      if region.load(Offset(rawValue: block)) == expected { return (slab, i) }
+      if region.load(Offset(rawValue: block)) == expected {
+        if let wear { wear.countAllocation(block, slab.pointee.blockBytes) }
+        return (slab, i)
+      }
       setAside(c, slab)
     }
   }
 
   @inline(__always)
   private func takeFast(_ c: UnsafeMutablePointer<SizeClass>) -> (UnsafeMutablePointer<Slab>, Int)? {
+    if isChoosy { chooseLeastAllocated(c) }
     if let slab = c.pointee.first, slab.pointee.freeCount > 0 { return takeFree(c, slab) }
-    if c.pointee.hasRested(now: now(), ticks: restTicks) {
+    if c.pointee.quarantined >= c.pointee.restingLimit || c.pointee.hasRested(now: now(), ticks: restTicks) {
       let freed = c.pointee.pop()
+      // The header of the next one will be wanted soon.
+      if let next = c.pointee.oldest {
+        nvm_prefetch_write(region.pointer(to: Offset(rawValue: next.slab.offset(Int(next.index)))))
+      }
       return (freed.slab, Int(truncatingIfNeeded: freed.index))
     }
     return nil
@@ -99,13 +107,22 @@ extension PersistentHeap {
     let lock = lock(of: c)
     lock.lock()
     defer { lock.unlock() }
+    // After opening, full slabs may be many: a new one is had sooner than they are read.
+    var scans = underPressure ? Int.max : 4
     while true {
       if let found = takeFast(c) {
         c.pointee.liveBlocks += 1
         return found
       }
-      guard let slab = c.pointee.first else { break }
-      if slab.isScanned { try format(c, slab) } else { scan(c, slab) }
+      if let slab = c.pointee.first, !slab.isScanned, scans > 0 {
+        scans -= 1
+        scan(c, slab)
+        continue
+      }
+      if limitResting(c) { continue }
+      // Those with room behind the mark stand at the end, once they are scanned.
+      guard let slab = c.pointee.last, slab.isScanned else { break }
+      try format(c, slab)
     }
     guard underPressure, c.pointee.quarantined > 0 else { return nil }
     let freed = c.pointee.pop()
@@ -113,26 +130,103 @@ extension PersistentHeap {
     return (freed.slab, Int(freed.index))
   }
 
+  /// Called before a class takes space that it never used. Where more than the limit rests in the heap, and a fair
+  /// part of that in this class, the class uses its oldest early from now on: then `true`. Under the class lock.
+  private func limitResting(_ c: UnsafeMutablePointer<SizeClass>) -> Bool {
+    let limit = restingByteLimit
+    guard restingBytes > limit else {
+      c.pointee.restingLimit = .max
+      return false
+    }
+    c.pointee.restingLimit = max(Self.batch, limit / 16 / c.pointee.blockBytes)
+    return c.pointee.quarantined >= c.pointee.restingLimit
+  }
+
+  var restingByteLimit: Int { max(options.quarantineLimit, unitCount << unitShift / 8) }
+
+  /// Bytes that rest, of all classes and of large objects. Approximate beside other threads. O(classes).
+  var restingBytes: Int {
+    var bytes = Int(truncatingIfNeeded: nvm_load_relaxed(control + Control.restingUnits)) << unitShift
+    for i in 0..<classCount {
+      let count = Int(truncatingIfNeeded: nvm_load_relaxed(classLocks + i * 64 + 8))
+      bytes += count * SizeClasses.lines(i) * 64
+    }
+    return bytes
+  }
+
+  /// Sees to it that of up to 64 blocks that may be handed out the one allocated least often comes next. Under the
+  /// class lock.
+  @inline(never)
+  private func chooseLeastAllocated(_ c: UnsafeMutablePointer<SizeClass>) {
+    guard let wear else { return }
+    if let slab = c.pointee.first, slab.pointee.freeCount > 0 {
+      slab.preferFree { wear.allocations(at: slab.offset($0)) }
+      return
+    }
+    let tick = now()
+    let early = c.pointee.quarantined >= c.pointee.restingLimit
+    c.pointee.preferOldest(of: Self.batch) { freed in
+      early || tick &- freed.tick >= restTicks
+        ? wear.allocations(at: freed.slab.offset(Int(freed.index))) : nil
+    }
+  }
+
+  /// Reads the headers of all slabs that were not needed since the opening, one slab at a time: a thread in the background
+  /// spares later calls of doing it. Beside other work.
+  /// - Parameter progress: called now and then with bytes looked at and bytes in all.
+  /// - Complexity: O(units + blocks).
+  public func scanSlabs(progress: ((_ done: Int, _ total: Int) -> Void)? = nil) throws(NVMError) {
+    try checkUsable()
+    let end = unitCount
+    var unit = 0
+    while unit < end {
+      if unit & 1023 == 0 {
+        try checkUsable()
+        progress?(unit << unitShift, end << unitShift)
+      }
+      if let slab = UnitMap.slab(map.word(unit)), !slab.isScanned, slab.pointee.firstUnit == unit {
+        scanNow(slab)
+      }
+      unit += 1
+    }
+    progress?(end << unitShift, end << unitShift)
+  }
+
   // MARK: Giving back
 
-  /// Takes a block that is free on the medium back into memory, to rest. Called by its owner.
-  func retire(_ slab: UnsafeMutablePointer<Slab>, _ index: Int) throws(NVMError) {
+  /// Takes a block whose header says free back into memory, to rest. Called by its owner. Returns slabs that are to
+  /// be given back, ``releaseSlabs(_:)``, once that header is durable.
+  func retire(_ slab: UnsafeMutablePointer<Slab>, _ index: Int) -> UnsafeMutablePointer<Slab>? {
     let c = classes + slab.pointee.classIndex
     let lock = classLock(slab.pointee.classIndex)
     let tick = now()
     lock.lock()
     c.pointee.liveBlocks &-= 1
     c.pointee.push(SizeClass.Freed(slab: slab, index: UInt32(truncatingIfNeeded: index), tick: tick))
-    if c.pointee.quarantined <= c.pointee.ringLimit {
+    if c.pointee.quarantined < c.pointee.ringLimit &+ Self.batch {
       lock.unlock()
-      return
+      return nil
     }
+    defer { lock.unlock() }
+    return settleRested(c, now: tick)
+  }
+
+  /// Moves some of what has rested beyond the ring's limit to the free bits, many at a time: their slabs are scattered
+  /// over memory, and so the misses overlap. Half of a class's slabs may stay, empty, for its next burst: to make a slab
+  /// writes every header in it.
+  @inline(never)
+  private func settleRested(_ c: UnsafeMutablePointer<SizeClass>, now tick: UInt32) -> UnsafeMutablePointer<
+    Slab
+  >? {
+    c.pointee.prefetchOldest(2 * Self.batch)
     var empty: UnsafeMutablePointer<Slab>?
-    while c.pointee.quarantined > c.pointee.ringLimit, c.pointee.hasRested(now: tick, ticks: restTicks) {
-      settleOldest(c, keeping: 1, &empty)
+    let keeping = max(1, c.pointee.slabCount / 2)
+    for _ in 0..<2 * Self.batch {
+      guard c.pointee.quarantined > c.pointee.ringLimit, c.pointee.hasRested(now: tick, ticks: restTicks)
+      else { break }
+      settleOldest(c, keeping: keeping, &empty)
     }
-    lock.unlock()
-    try releaseSlabs(empty)
+    return empty
   }
 
   /// Moves the oldest resting block to its slab's free bits; a slab left empty, beyond `keeping` of them, is
@@ -166,7 +260,7 @@ extension PersistentHeap {
   }
 
   /// Frees the extents of slabs that no class knows any more.
-  private func releaseSlabs(_ chain: UnsafeMutablePointer<Slab>?) throws(NVMError) {
+  func releaseSlabs(_ chain: UnsafeMutablePointer<Slab>?) throws(NVMError) {
     guard chain != nil else { return }
     try extents.withLock { (space) throws(NVMError) in
       var next = chain
@@ -187,17 +281,24 @@ extension PersistentHeap {
     }
   }
 
-  /// Under space pressure: settles everything that rests and gives every empty slab back.
-  func reclaimSlabs() throws(NVMError) {
+  /// Gives empty slabs back: before the heap grows, those that are known to be empty, one of a class excepted; under
+  /// space pressure all, and everything that rests is settled first. O(slabs of classes with such).
+  func reclaimSlabs(underPressure: Bool) throws(NVMError) {
     for i in 0..<classCount {
       let c = classes + i
       var empty: UnsafeMutablePointer<Slab>?
       lock(of: c).lock()
-      while c.pointee.quarantined > 0 { settleOldest(c, keeping: 0, &empty) }
-      var next = c.pointee.anySlab
-      while let slab = next {
+      let keeping = underPressure ? 0 : 1
+      if underPressure {
+        while c.pointee.quarantined > 0 { settleOldest(c, keeping: 0, &empty) }
+      }
+      var next = underPressure || c.pointee.emptyCount > keeping ? c.pointee.anySlab : nil
+      while let slab = next, underPressure || c.pointee.emptyCount > keeping {
         next = slab.pointee.nextOfClass
-        if !slab.isScanned { scan(c, slab) }
+        if !slab.isScanned {
+          if !underPressure { continue }
+          scan(c, slab)
+        }
         if slab.pointee.busy == 0 { detach(c, slab, &empty) }
       }
       lock(of: c).unlock()

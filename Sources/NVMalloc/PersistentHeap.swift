@@ -26,7 +26,8 @@ public final class PersistentHeap: @unchecked Sendable {
   let unitShift: Int
   let map: UnitMap
   let classes: UnsafeMutablePointer<SizeClass>
-  /// The spin words of the classes, a line each: apart from what they guard.
+  /// The spin words of the classes, a line each: apart from what they guard. Beside each stands how many blocks of
+  /// the class rest.
   let classLocks: UnsafeMutableRawPointer
   let classCount: Int
   /// The largest block of a slab, header included.
@@ -38,6 +39,9 @@ public final class PersistentHeap: @unchecked Sendable {
   /// A freed block rests this many ticks.
   let restTicks: UInt32
   let control: UnsafeMutableRawPointer
+  /// Where the region counts wear.
+  let wear: WearCounts?
+  let isChoosy: Bool
   /// What opening found and did.
   public let recovery: HeapRecovery
   static let linkLockCount = 64
@@ -51,6 +55,7 @@ public final class PersistentHeap: @unchecked Sendable {
     static let manualTime = 32
     static let generation = 40
     static let damaged = 48
+    static let restingUnits = 56
     static let linkLocks = 64
     static let size = linkLocks + 8 * linkLockCount
   }
@@ -73,12 +78,19 @@ public final class PersistentHeap: @unchecked Sendable {
     classes = .allocate(capacity: classCount)
     classLocks = .allocate(byteCount: classCount * 64, alignment: 64)
     classLocks.initializeMemory(as: UInt8.self, repeating: 0, count: classCount * 64)
-    for i in 0..<classCount { (classes + i).initialize(to: SizeClass(index: i)) }
-    extents = Lock(ExtentSpace(runs: FreeRuns(map), header: header, newestCopy: newestCopy))
+    for i in 0..<classCount {
+      (classes + i).initialize(to: SizeClass(index: i, published: classLocks + i * 64 + 8))
+    }
     self.roots = Lock(roots)
     restTicks = Self.ticks(options.quarantine)
+    wear = region.wearCounts
+    isChoosy = options.placement == .leastAllocated && region.wearCounts != nil
     control = .allocate(byteCount: Control.size, alignment: 64)
     control.initializeMemory(as: UInt8.self, repeating: 0, count: Control.size)
+    extents = Lock(
+      ExtentSpace(
+        runs: FreeRuns(map), header: header, newestCopy: newestCopy,
+        published: control + Control.restingUnits))
     nvm_store_release(control + Control.tableOffset, header.tableOffset.rawValue)
     nvm_store_release(control + Control.unitCount, UInt64(header.unitCount))
     installDescriber()
@@ -90,7 +102,6 @@ public final class PersistentHeap: @unchecked Sendable {
       var slab = classes[i].anySlab
       while let s = slab {
         slab = s.pointee.nextOfClass
-        s.pointee.ownedBits?.deallocate()
         s.deallocate()
       }
       classes[i].ring.deallocate()
@@ -101,7 +112,6 @@ public final class PersistentHeap: @unchecked Sendable {
       var slab = $0.spareSlabs
       while let s = slab {
         slab = s.pointee.nextOfClass
-        s.pointee.ownedBits?.deallocate()
         s.deallocate()
       }
       $0.runs.deallocate()

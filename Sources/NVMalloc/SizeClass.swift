@@ -26,14 +26,20 @@ struct SizeClass {
   var ringTail = 0
   /// Beyond this many the oldest, once they have waited, move to the free bits of their slabs.
   var ringLimit: Int
+  /// From this many on the oldest is used before it has rested: see ``PersistentHeap/limitResting(_:)``.
+  var restingLimit = Int.max
 
   var slabCount = 0
   var emptyCount = 0
   /// Blocks beyond live and free ones are counted by subtraction.
   var liveBlocks = 0
 
-  init(index: Int) {
+  /// How many rest, for other threads to look at.
+  let published: UnsafeMutableRawPointer
+
+  init(index: Int, published: UnsafeMutableRawPointer) {
     self.index = index
+    self.published = published
     blockBytes = SizeClasses.lines(index) * 64
     ring = .allocate(capacity: 16)
     ringMask = 15
@@ -48,6 +54,7 @@ struct SizeClass {
     if ringTail &- ringHead > ringMask { growRing() }
     ring[ringTail & ringMask] = freed
     ringTail &+= 1
+    nvm_store_relaxed(published, UInt64(truncatingIfNeeded: quarantined))
   }
   @inline(never)
   private mutating func growRing() {
@@ -61,12 +68,40 @@ struct SizeClass {
   mutating func pop() -> Freed {
     let freed = ring[ringHead & ringMask]
     ringHead &+= 1
+    nvm_store_relaxed(published, UInt64(truncatingIfNeeded: quarantined))
     return freed
   }
   @inline(__always)
   func hasRested(now: UInt32, ticks: UInt32) -> Bool {
     ringTail != ringHead && now &- ring[ringHead & ringMask].tick >= ticks
   }
+  /// Asks for the slabs of the next `count` to be popped.
+  func prefetchOldest(_ count: Int) {
+    for i in ringHead..<min(ringHead &+ count, ringTail) {
+      let freed = ring[i & ringMask]
+      freed.slab.prefetch(Int(truncatingIfNeeded: freed.index))
+    }
+  }
+  /// Brings the freed block with the lowest rank of the oldest `count` to the head; those without a rank may not come yet.
+  mutating func preferOldest(of count: Int, rank: (Freed) -> UInt32?) {
+    var best: (at: Int, rank: UInt32)?
+    for i in ringHead..<min(ringHead &+ count, ringTail) {
+      guard let r = rank(ring[i & ringMask]) else { break }
+      if r < best?.rank ?? .max { best = (i, r) }
+    }
+    guard let best, best.at != ringHead else { return }
+    // The others keep their order.
+    let chosen = ring[best.at & ringMask]
+    var i = best.at
+    while i > ringHead {
+      ring[i & ringMask] = ring[(i &- 1) & ringMask]
+      i &-= 1
+    }
+    ring[ringHead & ringMask] = chosen
+  }
+  /// The next to be popped.
+  @inline(__always)
+  var oldest: Freed? { ringTail == ringHead ? nil : ring[ringHead & ringMask] }
 
   // MARK: The list of slabs that may yield blocks
 

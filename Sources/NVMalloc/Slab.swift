@@ -1,15 +1,16 @@
 import CNVM
 
-/// A slab as the heap keeps it in memory. Allocated once and used again for other slabs, never given back to
-/// the system while the heap lives: a stale pointer meets a slab of another place, never freed memory.
+/// A slab as the heap keeps it in memory, on a line boundary and with its bitmaps right behind. Allocated once and used
+/// again for other slabs, never given back to the system while the heap lives: a stale pointer meets a slab of another
+/// place, never freed memory.
 ///
 ///     mark == busy + free bits + damaged
 ///     busy == allocated + quarantined + reserved or between two states
 struct Slab {
   /// Where the search for a free bit goes on; guarded by the class lock.
   var searchWord = 0
-  /// Address of the bitmaps, 0 before the slab was scanned: read without the lock. `wordCount` words of
-  /// *allocated* bits, changed atomically, then as many of *free* bits, guarded by the class lock.
+  /// Address of the bitmaps, 0 before the slab was scanned: read without the lock. For every 64 blocks a word of
+  /// *allocated* bits, changed atomically, and one of *free* bits, guarded by the class lock.
   var bits: UInt64 = 0
   static let bitsOffset = 8
   /// Fixed while the slab is in use.
@@ -24,6 +25,8 @@ struct Slab {
   var wordCount = 0
 
   /// Guarded by the class lock from here on.
+  /// The free block to be taken next, -1 for the lowest.
+  var preferred = -1
   var mark = 0
   var freeCount = 0
   var busy = 0
@@ -34,12 +37,22 @@ struct Slab {
   var isListed = false
   var next: UnsafeMutablePointer<Slab>?
   var previous: UnsafeMutablePointer<Slab>?
-  /// Memory for the bitmaps; stays with the descriptor.
-  var ownedBits: UnsafeMutableRawPointer?
-  var ownedBytes = 0
   /// All slabs in use of the class; of one that is not in use, the next spare one.
   var nextOfClass: UnsafeMutablePointer<Slab>?
   var previousOfClass: UnsafeMutablePointer<Slab>?
+}
+
+extension Slab {
+  /// Bytes of a slab without its bitmaps: whole lines.
+  static var size: Int { (MemoryLayout<Slab>.size + 63) & ~63 }
+  /// The most blocks that a slab has: see ``SizeClasses/slabUnits(blockBytes:unitShift:isFirst:)``.
+  static func wordCapacity(unitShift: Int) -> Int { ((4 << unitShift) / 64 + 63) / 64 }
+
+  static func make(unitShift: Int) -> UnsafeMutablePointer<Slab> {
+    let raw = UnsafeMutableRawPointer.allocate(
+      byteCount: size + wordCapacity(unitShift: unitShift) * 16, alignment: 64)
+    return raw.initializeMemory(as: Slab.self, to: Slab())
+  }
 }
 
 extension UnsafeMutablePointer where Pointee == Slab {
@@ -67,20 +80,20 @@ extension UnsafeMutablePointer where Pointee == Slab {
   @inline(__always)
   func isAllocated(_ index: Int) -> Bool {
     guard let bitmap else { return false }
-    return nvm_load_acquire(bitmap + (index >> 6) &* 8) >> UInt64(index & 63) & 1 != 0
+    return nvm_load_acquire(bitmap + (index >> 6) &* 16) >> UInt64(index & 63) & 1 != 0
   }
 
   /// Sets the allocated bit, which must be clear and belong to the caller.
   @inline(__always)
   func setAllocated(_ index: Int) {
-    _ = nvm_fetch_add_acqrel(bitmap! + (index >> 6) &* 8, 1 << UInt64(index & 63))
+    _ = nvm_fetch_add_acqrel(bitmap! + (index >> 6) &* 16, 1 << UInt64(index & 63))
   }
 
   /// Test-and-clear of the allocated bit: whoever gets `true` owns the block's header.
   @inline(__always)
   func claim(_ index: Int) -> Bool {
     guard let bitmap else { return false }
-    let word = bitmap + (index >> 6) &* 8
+    let word = bitmap + (index >> 6) &* 16
     let bit: UInt64 = 1 << UInt64(index & 63)
     while true {
       let old = nvm_load_acquire(word)
@@ -91,12 +104,11 @@ extension UnsafeMutablePointer where Pointee == Slab {
 
   // Free bits, under the class lock.
 
-  private var freeBits: UnsafeMutablePointer<UInt64> {
-    (bitmap! + pointee.wordCount &* 8).assumingMemoryBound(to: UInt64.self)
-  }
+  /// At odd indices.
+  private var freeBits: UnsafeMutablePointer<UInt64> { bitmap!.assumingMemoryBound(to: UInt64.self) }
 
   func setFree(_ index: Int) {
-    freeBits[index >> 6] |= 1 << UInt64(index & 63)
+    freeBits[(index >> 6) &* 2 &+ 1] |= 1 << UInt64(index & 63)
     pointee.freeCount &+= 1
     if index >> 6 < pointee.searchWord { pointee.searchWord = index >> 6 }
   }
@@ -104,12 +116,19 @@ extension UnsafeMutablePointer where Pointee == Slab {
   /// Takes the lowest free block. `freeCount` must not be 0.
   func takeFree() -> Int {
     let free = freeBits
+    let preferred = pointee.preferred
+    if preferred >= 0 {
+      pointee.preferred = -1
+      pointee.freeCount &-= 1
+      free[(preferred >> 6) &* 2 &+ 1] &= ~(1 << UInt64(preferred & 63))
+      return preferred
+    }
     var w = pointee.searchWord
     while w < pointee.wordCount {
-      let word = free[w]
+      let word = free[2 &* w &+ 1]
       if word != 0 {
         let bit = word.trailingZeroBitCount
-        free[w] = word & (word &- 1)
+        free[2 &* w &+ 1] = word & (word &- 1)
         pointee.searchWord = w
         pointee.freeCount &-= 1
         return w &* 64 &+ bit
@@ -119,16 +138,36 @@ extension UnsafeMutablePointer where Pointee == Slab {
     fatalError("free count without a free bit")
   }
 
-  /// Gives the slab its bitmaps, all clear; memory of an earlier slab is used again where it suffices.
-  func prepareBits() -> UnsafeMutableRawPointer {
-    let size = pointee.wordCount * 16
-    if pointee.ownedBytes < size {
-      // What is outgrown stays allocated: a stale reader may still look at it. At most doubling is lost.
-      pointee.ownedBits = .allocate(byteCount: max(size, 2 * pointee.ownedBytes), alignment: 8)
-      pointee.ownedBytes = max(size, 2 * pointee.ownedBytes)
+  /// Makes the block with the lowest rank of the first 64 free ones the next that ``takeFree()`` takes. `freeCount` must
+  /// not be 0.
+  func preferFree(rank: (Int) -> UInt32) {
+    let free = freeBits
+    var w = pointee.searchWord
+    while w < pointee.wordCount, free[2 &* w &+ 1] == 0 { w &+= 1 }
+    var rest = free[2 &* w &+ 1]
+    var best = (index: 0, rank: UInt32.max)
+    while rest != 0 {
+      let index = w &* 64 &+ rest.trailingZeroBitCount
+      rest &= rest &- 1
+      let r = rank(index)
+      if r < best.rank { best = (index, r) }
     }
-    pointee.ownedBits!.initializeMemory(as: UInt8.self, repeating: 0, count: size)
-    return pointee.ownedBits!
+    pointee.preferred = best.rank == .max ? -1 : best.index
+  }
+
+  /// The slab's bitmaps, all clear.
+  func prepareBits() -> UnsafeMutableRawPointer {
+    let bits = UnsafeMutableRawPointer(self) + Slab.size
+    bits.initializeMemory(as: UInt8.self, repeating: 0, count: pointee.wordCount * 16)
+    return bits
+  }
+  /// Asks for what giving a block back to the free bits will touch.
+  @inline(__always)
+  func prefetch(_ index: Int) {
+    nvm_prefetch_write(self)
+    nvm_prefetch_write(UnsafeMutableRawPointer(self) + 64)
+    let bits = Slab.size &+ (index >> 6) &* 16
+    nvm_prefetch_write(UnsafeMutableRawPointer(self) + bits)
   }
   /// Makes the slab one that was not scanned.
   func withdrawBits() { nvm_store_release(bitsWord, 0) }

@@ -115,7 +115,9 @@ struct Command {
     }
     let survivors = gate.survivors
     for (mutation, index, excuse) in survivors {
-      print(excuse == nil ? "SURVIVES" : "excused ", "\(mutation)", excuse.map { "— \($0.reason)" } ?? "#\(index)")
+      print(
+        excuse == nil ? "SURVIVES" : "excused ", "\(mutation)", excuse.map { "— \($0.reason)" } ?? "#\(index)"
+      )
     }
     for call in gate.survivingCalls { print("survives alone: \(call)") }
     print(

@@ -30,7 +30,7 @@ struct Nvmctl: ParsableCommand {
     subcommands: [
       Create.self, Info.self, List.self, Load.self, Get.self, Put.self, Delete.self, Scan.self, Dump.self,
       Check.self,
-      Stat.self,
+      Stat.self, Wear.self,
     ])
 
   static func main() {

@@ -49,7 +49,9 @@ final class MutationTests: XCTestCase {
   func testEachMissingSyncOfTheJournalIsNoticed() {
     var gate = MutationGate()
     for scenario in Registry.all(seed: 1) where scenario.name == "region-laps" {
-      gate.add(scenario.mutate(CrashOptions(model: .journaledFile), false, gate.killed))
+      var options = CrashOptions(model: .journaledFile)
+      options.maximumImages = 1500
+      gate.add(scenario.mutate(options, false, gate.killed))
     }
     XCTAssertGreaterThan(gate.met.count, 8)
     for (mutation, _, _) in gate.survivors { XCTFail("nobody notices when the code runs \(mutation)") }

@@ -148,7 +148,7 @@ final class TreeJournalTests: XCTestCase {
   func testManyValuesWaitOnce() throws {
     let (tree, file, heap) = try makeTree()
     let before = file.syncs
-    try tree.setValues((0..<500).map { ($0 * 7919 % 1009, $0) })
+    try tree.updateValues((0..<500).map { ($0 * 7919 % 1009, $0) })
     XCTAssertEqual(file.syncs - before, 1)
     for i in 0..<500 { XCTAssertEqual(try tree[i * 7919 % 1009], i) }
     XCTAssertEqual(file.syncs - before, 1)

@@ -58,7 +58,8 @@ final class PersistGroupTests: RegionTestCase {
       lock.withLock {
         let line = offset / 64
         guard let bytes = durable[line]?.bytes else { return false }
-        return bytes[offset % 64..<offset % 64 + 8].elementsEqual(content(line)[offset % 64..<offset % 64 + 8])
+        return bytes[offset % 64..<offset % 64 + 8].elementsEqual(
+          content(line)[offset % 64..<offset % 64 + 8])
       }
     }
   }
@@ -285,8 +286,10 @@ final class PersistGroupTests: RegionTestCase {
           // last ones there.
           for g in 0..<6 where groups[g].isPersisted {
             trues += 1
-            for offset in changed[g] ?? [] where changed.allSatisfy({ $0.key == g || !$0.value.contains(offset) }) {
-              XCTAssertTrue(medium.survives(offset), "seed \(seed), step \(step), group \(g), offset \(offset)")
+            for offset in changed[g] ?? []
+            where changed.allSatisfy({ $0.key == g || !$0.value.contains(offset) }) {
+              XCTAssertTrue(
+                medium.survives(offset), "seed \(seed), step \(step), group \(g), offset \(offset)")
             }
             changed[g] = []
           }

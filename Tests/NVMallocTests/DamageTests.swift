@@ -155,6 +155,55 @@ final class DamageTests: XCTestCase {
     flip(heap, rotten, bit: 3)
   }
 
+  /// Everything that damage set aside can be used again, and what was whole stays.
+  func testRepair() throws {
+    let heap = try makeHeap(size: 256 << 10)
+    var live: [Offset] = []
+    for i in 0..<40 { live.append(try heap.allocate(byteCount: [40, 600, 9000, 100][i % 4])) }
+    try heap.setRoot(live[1], named: "a")
+    try heap.setRoot(live[2], named: "b")
+    XCTAssertEqual(try PersistentHeap.repair(copy(of: heap)), [], "nothing to do")
+    let table = try tableOffset(heap)
+    let victims = [live[0], live[5], live[2], live[6]]
+    let link = try heap.rootLink(named: "a")
+    let region = try copy(of: heap) { image in
+      for p in victims.prefix(2) { image[p.bytes - 16] ^= 4 }
+      for p in victims.suffix(2) { image[(table + (p.bytes >> 10) * 64).bytes + 5] ^= 4 }
+      image[(table + (live[3].bytes >> 10) * 64).bytes + 25] ^= 4
+      image[link.bytes + 8] ^= 1
+    }
+    let kinds = try PersistentHeap.repair(region).map(\.kind)
+    for kind in [HeapProblem.Kind.blockHeader, .extentHead, .slabMark, .root] {
+      XCTAssertEqual(
+        kinds.count { $0 == kind }, [.blockHeader, .extentHead].contains(kind) ? 2 : 1, "\(kinds)")
+    }
+    let again = try PersistentHeap.open(region, options: options())
+    XCTAssertEqual(again.recovery.problems, [])
+    XCTAssertEqual(try again.verify().problems, [])
+    XCTAssertEqual(again.statistics.damagedBytes, 0)
+    XCTAssertEqual(Set(try again.blocks.map(\.payload)), Set(live).subtracting(victims))
+    XCTAssertEqual(again.rootNames, ["b"])
+    try again.setRoot(live[3], named: "a")
+    var given: Set<Offset> = []
+    for size in [40, 600, 9000, 100] {
+      while let p = try? again.allocate(byteCount: size) { XCTAssertTrue(given.insert(p).inserted) }
+    }
+    XCTAssertTrue(given.isDisjoint(with: Set(live).subtracting(victims)))
+    XCTAssertEqual(try PersistentHeap.repair(region), [])
+  }
+
+  private func copy(
+    of heap: PersistentHeap, changing: (UnsafeMutableRawBufferPointer) -> Void = { _ in }
+  ) throws -> PersistentRegion {
+    let image = UnsafeMutableRawBufferPointer.allocate(byteCount: heap.region.size, alignment: 4096)
+    defer { image.deallocate() }
+    image.copyMemory(
+      from: UnsafeRawBufferPointer(start: heap.region.pointer(to: .null), count: heap.region.size))
+    changing(image)
+    return try PersistentRegion.inMemory(
+      image: UnsafeRawBufferPointer(image), size: image.count, maximumSize: image.count, medium: nil)
+  }
+
   /// Random damage anywhere: opening, verifying, enumerating and working end in order or in a typed error.
   func testRandomDamageNeverCrashes() throws {
     let heap = try makeHeap(size: 128 << 10)

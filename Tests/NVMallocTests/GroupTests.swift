@@ -5,14 +5,16 @@ import XCTest
 /// Allocation and freeing under persist groups.
 final class GroupTests: XCTestCase {
   func testNoFenceOfTheirOwn() throws {
-    let heap = try makeHeap(size: 4 << 20)
+    let heap = try makeHeap(size: 4 << 20, geometry: HeapGeometry())
     let region = heap.region
     // A slab and its first headers are made durable once.
     let first = try heap.allocate(byteCount: 100)
     let group = region.makePersistGroup()
     let fences = region.counters.fences
     var blocks: [Offset] = []
-    for _ in 0..<20 { blocks.append(try heap.allocate(byteCount: 100, tag: BlockTag(rawValue: 9), in: group)) }
+    for _ in 0..<20 {
+      blocks.append(try heap.allocate(byteCount: 100, tag: BlockTag(rawValue: 9), in: group))
+    }
     try heap.deallocate(first, in: group)
     XCTAssertEqual(region.counters.fences, fences)
     XCTAssertFalse(group.isPersisted)

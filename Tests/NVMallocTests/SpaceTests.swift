@@ -131,6 +131,33 @@ final class SpaceTests: XCTestCase {
     assertThrows(.outOfSpace, try heap.allocate(byteCount: 8 << 30))
   }
 
+  /// After opening, the first allocation reads a few slabs, however many there are; the rest is read when asked for.
+  func testTheFirstAllocationDoesNotScanAll() throws {
+    let heap = try makeHeap(size: 4 << 20)
+    for _ in 0..<10_000 { _ = try heap.allocate(byteCount: 200) }
+    let again = try reopened(heap)
+    func scanned() -> Int { (0..<4096).count { again.isScanned(unit: $0) } }
+    XCTAssertEqual(scanned(), 0)
+    let p = try again.allocate(byteCount: 200)
+    XCTAssertLessThan(scanned(), 60)
+    var last = (0, 0)
+    try again.scanSlabs { last = ($0, $1) }
+    XCTAssertEqual(last.0, last.1)
+    XCTAssertGreaterThan(scanned(), 2000)
+    XCTAssertEqual(try again.blocks.count, 10_001)
+    try again.deallocate(p)
+    XCTAssertEqual(try again.verify().problems, [])
+    // Old room is found when there is no other: every second block is free, and the heap is full.
+    let tight = try makeHeap(size: 1 << 20)
+    var all: [Offset] = []
+    while let p = try? tight.allocate(byteCount: 200) { all.append(p) }
+    for (i, p) in all.enumerated() where i % 2 == 0 { try tight.deallocate(p) }
+    let full = try reopened(tight)
+    var n = 0
+    while (try? full.allocate(byteCount: 200)) != nil { n += 1 }
+    XCTAssertEqual(n, (all.count + 1) / 2)
+  }
+
   func testStatisticsAddUp() throws {
     let heap = try makeHeap(size: 2 << 20, quarantine: .quarantine(.seconds(100)))
     var live: [Offset] = []

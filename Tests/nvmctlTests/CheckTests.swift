@@ -8,9 +8,9 @@ final class CheckTests: ToolTestCase {
       "load", store, "-", input: (0..<500).map { "key number \($0)\tvalue number \($0)\n" }.joined())
     XCTAssert(try succeed("check", store).contains("is whole: 1 tree, 500 entries"))
     XCTAssert(try succeed("check", store, "--recover").contains("is whole"))
-    // A byte of a stored value.
+    // A byte of a stored value, in its place behind the journal.
     var bytes = try Data(contentsOf: URL(fileURLWithPath: store))
-    let place = try XCTUnwrap(bytes.range(of: Data("value number 77".utf8)))
+    let place = try XCTUnwrap(bytes.range(of: Data("value number 77".utf8), options: .backwards))
     bytes[place.lowerBound] ^= 1
     try bytes.write(to: URL(fileURLWithPath: store))
     let result = try run("check", store)

@@ -1,3 +1,6 @@
+import NVM
+import NVMRegion
+import NVMalloc
 import XCTest
 
 final class InfoTests: ToolTestCase {
@@ -17,7 +20,7 @@ final class InfoTests: ToolTestCase {
       XCTAssert(help.contains(word), word)
     }
     for command in [
-      "create", "info", "list", "load", "get", "put", "delete", "scan", "dump", "check", "stat",
+      "create", "info", "list", "load", "get", "put", "delete", "scan", "dump", "check", "stat", "wear",
     ] {
       XCTAssert(try succeed(command, "--help").contains("USAGE: nvmctl \(command)"), command)
     }
@@ -37,6 +40,31 @@ final class StatTests: ToolTestCase {
     for word in ["tree main", "entries         100", "height", "fragmentation", "block size"] {
       XCTAssert(text.contains(word), "\(text) lacks \(word)")
     }
+  }
+}
+
+final class WearTests: ToolTestCase {
+  func testDrawsWhatWasCounted() throws {
+    try succeed("create", store, "--media", "emulated")
+    try fail(1, "wear", store, saying: "countsWear")
+    var options = NVMStoreOptions(media: .emulated)
+    options.countsWear = true
+    let opened = try NVMStore.open(path: store, options: options)
+    let block = try opened.heap.allocate(byteCount: 40)
+    for _ in 0..<1000 { try opened.region.persist(block, count: 8) }
+    try opened.close()
+    let map = path("map.svg")
+    let text = try succeed("wear", store, "--svg", map)
+    for word in ["1,00", "imbalance", "lines allocated   1"] {
+      XCTAssert(text.contains(word), "\(text) lacks \(word)")
+    }
+    XCTAssert(try succeed("stat", store).contains("lines written"))
+    let svg = try String(contentsOfFile: map, encoding: .utf8)
+    XCTAssert(svg.hasPrefix("<svg") && svg.hasSuffix("</svg>\n"))
+    XCTAssertEqual(svg.filter { $0 == "<" }.count, svg.filter { $0 == ">" }.count)
+    // The hottest cell is drawn in the hottest colour, once beside the legend's.
+    XCTAssertEqual(svg.components(separatedBy: "#7f0010").count - 1, 2)
+    try fail(3, "wear", store, "--svg", path("missing/x.svg"), saying: "cannot be written")
   }
 }
 

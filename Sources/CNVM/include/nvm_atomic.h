@@ -72,5 +72,6 @@ static inline void nvm_pause(void) {
 #endif
 }
 static inline void nvm_prefetch(const void *p) { __builtin_prefetch(p, 0, 3); }
+static inline void nvm_prefetch_write(const void *p) { __builtin_prefetch(p, 1, 3); }
 
 #endif

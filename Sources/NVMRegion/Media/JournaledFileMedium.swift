@@ -13,6 +13,7 @@ import Glibc
 ///
 /// Locks: the mutex, for memory only; never held across a system call but those on the condition variables.
 package final class JournaledFileMedium: RegionMedium, @unchecked Sendable {
+  package var journal: JournaledFileMedium? { self }
   package struct Options: Sendable {
     /// Checkpoints in a thread of its own; else by whoever finds the journal half full.
     package var checkpointsInBackground = true

@@ -23,6 +23,8 @@ package protocol RegionMedium: AnyObject, Sendable {
   func fence() throws(NVMError)
   /// Bytes at the start of the file that the medium writes in a way of its own, durably. False: it has none.
   func writeHeader(_ bytes: UnsafeRawBufferPointer, at offset: Int) throws(NVMError) -> Bool
+  /// The journal that the primitives end in, if one is at the bottom.
+  var journal: JournaledFileMedium? { get }
   /// Called once, with the last primitive over. `isClean`: everything flushed is to be in its place.
   func close(isClean: Bool) throws(NVMError)
   /// Syncs the whole file behind the region, whose growth is to be durable. 0 or -errno.
@@ -40,6 +42,7 @@ extension RegionMedium {
   package func willClose() {}
   package func flush(line p: UnsafeMutableRawPointer, words mask: UInt8) { flush(p, count: 64) }
   package func writeHeader(_ bytes: UnsafeRawBufferPointer, at offset: Int) throws(NVMError) -> Bool { false }
+  package var journal: JournaledFileMedium? { nil }
   package func close(isClean: Bool) throws(NVMError) {}
 }
 

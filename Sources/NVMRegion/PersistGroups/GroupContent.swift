@@ -74,7 +74,8 @@ final class GroupContent: Sendable {
       if seen.contains(where: { $0.content === content }) { continue }
       let found = content.state.withLockIfAvailable { state -> (UInt64, [GroupContent])? in
         state.dropSettled(region)
-        return state.writers.isEmpty && region.isDurable(state.position) ? (state.changes, state.earlier) : nil
+        return state.writers.isEmpty && region.isDurable(state.position)
+          ? (state.changes, state.earlier) : nil
       }
       guard let found, let (changes, earlier) = found else { return false }
       seen.append((content, changes))
@@ -146,7 +147,9 @@ extension PersistentRegion {
         return (state.changes, state.earlier, foreign.flatMap(\.lines))
       }
       seen[ObjectIdentifier(content)] = (content, changes)
-      for range in lines { flush(Offset(rawValue: range.first << 6), count: Int(range.end - range.first) << 6) }
+      for range in lines {
+        flush(Offset(rawValue: range.first << 6), count: Int(range.end - range.first) << 6)
+      }
       open += earlier
     }
     try fence()

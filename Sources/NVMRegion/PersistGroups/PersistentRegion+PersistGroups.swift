@@ -13,7 +13,9 @@ extension PersistentRegion {
 
   /// Stores bytes, in no particular order, and starts their write-back. Durable when the group is. O(count).
   /// - Throws: as ``store(_:at:in:)``.
-  public func write(_ bytes: UnsafeRawBufferPointer, at offset: Offset, in group: PersistGroup) throws(NVMError) {
+  public func write(_ bytes: UnsafeRawBufferPointer, at offset: Offset, in group: PersistGroup)
+    throws(NVMError)
+  {
     try check(group)
     // Through the cache, whatever the size: what is on its way past it only the thread itself can fence.
     write(bytes, at: offset)
@@ -30,7 +32,9 @@ extension PersistentRegion {
   }
 
   /// Sets `count` bytes to `byte`. As ``write(_:at:in:)``.
-  public func fill(_ offset: Offset, count: Int, with byte: UInt8 = 0, in group: PersistGroup) throws(NVMError) {
+  public func fill(_ offset: Offset, count: Int, with byte: UInt8 = 0, in group: PersistGroup)
+    throws(NVMError)
+  {
     try check(group)
     fill(offset, count: count, with: byte)
     try flushed(offset, count: count, in: group)
@@ -52,11 +56,16 @@ extension PersistentRegion {
 
   /// Adds lines to a group that the calling thread has just flushed.
   package func note(_ offset: Offset, count: Int, in group: PersistGroup) throws(NVMError) {
-    if let journal { return group.content.note(position: journal.position) }
+    if journal != nil { return notePosition(in: group) }
     let lines = GroupContent.Lines(
       first: offset.rawValue >> 6, end: (offset.rawValue + UInt64(count) + 63) >> 6)
     let earlier = groups.enter(group.content, lines)
     if group.content.note(lines, after: earlier, self) { try settleGroups([group.content]) }
+  }
+
+  /// On a journal: adds what the calling thread has appended so far.
+  package func notePosition(in group: PersistGroup) {
+    if let journal { group.content.note(position: journal.position) }
   }
 
   package func check(_ group: PersistGroup) throws(NVMError) {

@@ -88,8 +88,7 @@ final class ProtectedMedium: RegionMedium {
     }
   }
 
-  /// The journal below, if that is what is below.
-  var journal: JournaledFileMedium? { below as? JournaledFileMedium }
+  var journal: JournaledFileMedium? { below?.journal }
   func writeHeader(_ bytes: UnsafeRawBufferPointer, at offset: Int) throws(NVMError) -> Bool {
     try below?.writeHeader(bytes, at: offset) ?? false
   }

@@ -22,6 +22,9 @@ struct Stat: ParsableCommand {
       output.line("  largest run     \(heap.largestFreeRun.asSize)")
       output.line("  fragmentation   \(Int(heap.fragmentation * 100)) %")
       output.line("set aside         \(heap.damagedBytes.asSize), \(heap.damagedHeaders) damaged headers met")
+      if let wear = store.region.wear {
+        for line in WearText.lines(wear) { output.line(line) }
+      }
       for tree in trees {
         let figures = try store.encodedTree(named: tree.name).statistics
         output.line("tree \(tree.name)")

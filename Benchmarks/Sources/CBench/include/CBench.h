@@ -203,6 +203,13 @@ bench_pmem_counts bench_pmem_counters(void);
 /// Switches counting on or off. Off, a call costs a jump more; on, about 15 ns, so nothing is timed then.
 void bench_pmem_count(int on);
 
+/// How often each 64-byte line was flushed, by the calls of libpmem of all threads, from `bench_pmem_watch_lines(1)` on.
+typedef struct {
+  double lines, total, maximum, squares;
+} bench_pmem_line_counts;
+void bench_pmem_watch_lines(int on);
+bench_pmem_line_counts bench_pmem_lines(void);
+
 /// Output appears line by line, whatever it goes to.
 void bench_buffer_lines(void);
 

@@ -27,7 +27,7 @@ final class OurHeap: HeapContestant {
   /// - Parameter rests: with the default quarantine; else freed blocks are used again at once.
   init(
     directory: String, slots count: Int, interface: Interface = .plain, batch: Int = 1, rests: Bool = true,
-    options: RegionOptions
+    placement: PlacementPolicy = .automatic, options: RegionOptions
   ) throws {
     let base =
       switch interface {
@@ -36,13 +36,16 @@ final class OurHeap: HeapContestant {
       case .place: PlaceStyle.name
       case .publish: PublishStyle.name
       }
-    name = base + (batch > 1 ? " ×\(batch)" : "") + (rests ? "" : ", no quarantine")
+    name =
+      base + (batch > 1 ? " ×\(batch)" : "") + (rests ? "" : ", no quarantine")
+      + (placement == .leastAllocated ? ", least allocated" : "")
     self.batch = batch > 1 ? batch : nil
-    path = directory + "/heap.\(base.filter(\.isLetter))\(batch)\(rests)"
+    path = directory + "/heap.\(base.filter(\.isLetter))\(batch)\(rests)\(placement)"
     unlink(path)
     region = try PersistentRegion.create(at: path, size: 64 << 20, options: options)
     var heapOptions = HeapOptions()
     if !rests { heapOptions.quarantine = .none }
+    heapOptions.placement = placement
     let heap = try PersistentHeap.format(region, options: heapOptions)
     self.heap = heap
     slots = .allocate(capacity: count)
@@ -163,6 +166,8 @@ final class OurHeap: HeapContestant {
     let s = heap.statistics
     return s.totalBytes - s.freeExtentBytes
   }
+  /// Where the region was opened with `countsWear`.
+  var wear: LineWear? { region.wear }
   func address(ofSlot slot: Int) -> UInt64 { slots[slot] }
   var counts: Counts? { Counts(region.threadCounters) }
   var countsApart: Bool { false }
@@ -170,6 +175,7 @@ final class OurHeap: HeapContestant {
     heap.close()
     try? region.close()
     unlink(path)
+    unlink(path + ".wear")
     slots.deallocate()
   }
 }

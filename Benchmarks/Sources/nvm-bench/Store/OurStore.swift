@@ -179,7 +179,7 @@ private enum StoreLoops<Codec: StoreCodec> {
       let end = min(i + Int(batch.per_commit), batch.count)
       let keys = batch.keys!
       do throws(NVMError) {
-        try tree.setValues(
+        try tree.updateValues(
           (i..<end).lazy.map { (Codec.key(keys[$0]), Codec.value(keys[$0], version)) })
       } catch {
         o.wrong &+= 1

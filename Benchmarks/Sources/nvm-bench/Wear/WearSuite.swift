@@ -19,60 +19,97 @@ struct WearCommand: ParsableCommand {
   }
 }
 
-/// Blocks of 64 bytes, 1,000 live; each operation frees one at random and allocates another. Counted is on how many
-/// allocations a line came to be the start of a block's bytes, over the lines that were used at all: what an
-/// application that writes each block once would wear. Headers and logs are not in it: see the README.
+/// Three workloads in 64 MiB. Counted is, over the lines that were used at all, how often each was flushed (headers, logs,
+/// tables and all else in the file; ours and libpmemobj's, the application itself flushes nothing), and how often each
+/// came to be the start of a block's bytes (everyone's).
 struct WearRun {
   let options: Options
   let results: Results
   let directory: String
 
+  private struct Workload {
+    var name: String
+    var live: Int
+    var size: (inout Random) -> Int
+  }
+
   func run() throws {
-    let n = options.size(2_000_000)
-    let live = 1000
-    var random = Random(seed: options.seed)
-    let workers = Workers(1)
-    defer { workers.stop() }
+    let workloads = [
+      Workload(name: "replace 64 B, 1,000 live", live: 1000) { _ in 64 },
+      // 3,900 blocks of 8.4 KiB on average: half of the heap.
+      Workload(name: "replace 16 B–64 KiB, half full", live: 3900) { Trace.logUniform(16...65_536, &$0) },
+      Workload(name: "the same 64 B again and again", live: 1) { _ in 64 },
+    ]
+    for workload in workloads where options.wants(workload: workload.name) { try run(workload) }
+  }
+
+  private func contestants(live: Int) throws -> [any HeapContestant] {
+    var region = options.regionOptions
+    region.countsWear = true
+    region.maximumSize = 64 << 20
     var contestants: [any HeapContestant] = [
-      try OurHeap(directory: directory, slots: live, options: options.regionOptions)
+      try OurHeap(directory: directory, slots: live, options: region),
+      try OurHeap(directory: directory, slots: live, placement: .leastAllocated, options: region),
+      try OurHeap(directory: directory, slots: live, rests: false, options: region),
     ]
     var tables = [bench_heap_glibc(), bench_heap_jemalloc(), bench_heap_mimalloc()]
     if options.media == .emulated { tables.insert(bench_heap_pmemobj_atomic(), at: 0) }
     for table in tables {
       guard let table, options.wants(peer: String(cString: table.pointee.name)) else { continue }
       if let peer = PeerHeap(
-        table, directory: directory, bytes: 256 << 20, slots: live, batch: 1, counted: false)
+        table, directory: directory, bytes: 128 << 20, slots: live, batch: 1, counted: false)
       {
         contestants.append(peer)
       }
     }
-    let slots = (0..<n).map { _ in UInt32.random(in: 0..<UInt32(live), using: &random) }
+    return contestants
+  }
+
+  private func run(_ workload: Workload) throws {
+    let n = options.size(10_000_000)
+    let live = workload.live
+    let workers = Workers(1)
+    defer { workers.stop() }
     let key = Results.Key(
-      suite: "wear", workload: "replace 64 B, 1,000 live", media: options.mediaName, threads: 1, n: n)
-    for c in contestants {
-      var counts: [UInt64: Int] = [:]
+      suite: "wear", workload: workload.name, media: options.mediaName, threads: 1, n: n)
+    for c in try contestants(live: live) {
+      var random = Random(seed: options.seed)
+      var starts: [UInt64: UInt32] = [:]
       var wrong: UInt64 = 0
+      bench_pmem_watch_lines(1)
+      bench_pmem_count(1)
       let began = bench_ns()
       for i in -live..<n {
-        let slot = i < 0 ? UInt32(i + live) : slots[i]
-        let steps = [bench_step(slot: slot, size: 0), bench_step(slot: slot, size: 64)]
+        let slot = i < 0 ? UInt32(i + live) : UInt32.random(in: 0..<UInt32(live), using: &random)
+        let steps = [
+          bench_step(slot: slot, size: 0), bench_step(slot: slot, size: UInt32(workload.size(&random))),
+        ]
         var outcome = bench_outcome()
         steps.withUnsafeBufferPointer {
           c.run(
             thread: 0, i < 0 ? UnsafeBufferPointer(rebasing: $0[1...]) : $0, ticks: nil, &outcome)
         }
         wrong += outcome.wrong
-        counts[c.address(ofSlot: Int(slot)) >> 6, default: 0] += 1
+        starts[c.address(ofSlot: Int(slot)) >> 6, default: 0] += 1
       }
+      bench_pmem_count(0)
       results.check(wrong, c.name)
-      let values = counts.values.map(Double.init)
-      let mean = values.reduce(0, +) / Double(values.count)
-      let variance = values.reduce(0) { $0 + ($1 - mean) * ($1 - mean) } / Double(values.count)
       results.add(key, c.name, Sample(ns: bench_ns() - began, operations: n))
-      results.add(key, c.name, extra: "max / mean", values.max()! / mean)
-      results.add(key, c.name, extra: "coefficient of variation", variance.squareRoot() / mean)
-      results.add(key, c.name, extra: "lines used", Double(values.count))
-      results.add(key, c.name, extra: "most on one line", values.max()!)
+      let blocks = LineWear.figures(Array(starts.values))
+      results.add(key, c.name, extra: "blocks, max / mean", blocks.imbalance)
+      if let wear = (c as? OurHeap)?.wear {
+        let writes = LineWear.figures(wear.writes)
+        results.add(key, c.name, extra: "flushes, max / mean", writes.imbalance)
+        results.add(key, c.name, extra: "most on one line", Double(writes.maximum))
+        results.add(key, c.name, extra: "lines flushed", Double(writes.lines))
+        results.add(key, c.name, extra: "hottest at, KiB", Double(writes.hottest.bytes >> 10))
+      } else if c.name.hasPrefix("libpmemobj") {
+        let lines = bench_pmem_lines()
+        results.add(key, c.name, extra: "flushes, max / mean", lines.maximum * lines.lines / lines.total)
+        results.add(key, c.name, extra: "most on one line", lines.maximum)
+        results.add(key, c.name, extra: "lines flushed", lines.lines)
+      }
+      bench_pmem_watch_lines(0)
       c.close()
     }
   }

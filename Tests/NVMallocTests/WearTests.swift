@@ -1,0 +1,192 @@
+import Foundation
+import NVMRegion
+import NVMalloc
+import XCTest
+
+/// Wear counted, saved, and spread.
+final class WearTests: XCTestCase {
+  private func counting(
+    size: Int, geometry: HeapGeometry = .tiny, placement: PlacementPolicy = .automatic,
+    quarantine: QuarantinePolicy = .none
+  ) throws -> PersistentHeap {
+    let medium = try LineCountingMedium(maximumSize: size)
+    let region = try PersistentRegion.inMemory(image: nil, size: size, maximumSize: size, medium: medium)
+    var options = options(geometry, quarantine)
+    options.placement = placement
+    return try PersistentHeap.format(region, options: options)
+  }
+
+  func testEachLineIsCounted() throws {
+    let heap = try counting(size: 256 << 10)
+    let p = try heap.allocate(byteCount: 100)
+    let before = try XCTUnwrap(heap.region.wear)
+    try heap.deallocate(p)
+    let q = try heap.allocate(byteCount: 30_000)
+    try heap.region.persist(q + 640, count: 65)
+    let after = try XCTUnwrap(heap.region.wear)
+    let block = (p - 16).bytes / 64
+    XCTAssertEqual(before.allocations[block], 1)
+    XCTAssertEqual(before.allocations[block + 1], 1)
+    XCTAssertEqual(before.writes[block], 2, "formatted, allocated")
+    XCTAssertEqual(after.writes[block], 3)
+    XCTAssertEqual(after.allocations[q.bytes / 64..<q.bytes / 64 + 480], Array(repeating: 1, count: 480)[...])
+    XCTAssertEqual(after.writes[q.bytes / 64 + 9..<q.bytes / 64 + 13], [0, 1, 1, 0])
+    XCTAssertGreaterThan(after.writes[0], 0, "the region's superblock")
+    let counted = heap.region.counters
+    XCTAssertEqual(after.writes.reduce(0) { $0 + UInt64($1) }, counted.lines, "every flushed line, wherever")
+  }
+
+  func testFigures() {
+    let figures = LineWear.figures([0, 2, 4, 0, 6], where: { $0 != Offset(64) })
+    XCTAssertEqual(figures.lines, 2)
+    XCTAssertEqual(figures.total, 10)
+    XCTAssertEqual(figures.maximum, 6)
+    XCTAssertEqual(figures.hottest, Offset(256))
+    XCTAssertEqual(figures.mean, 5)
+    XCTAssertEqual(figures.imbalance, 1.2)
+    XCTAssertEqual(figures.variation, 0.2, accuracy: 1e-12)
+    XCTAssertEqual(LineWear.figures([0]).imbalance, 0)
+  }
+
+  func testCountsLastOverTheLifeOfTheFile() throws {
+    let directory = NSTemporaryDirectory() + "wear-\(getpid())-\(UInt32.random(in: 0 ... .max))"
+    try FileManager.default.createDirectory(atPath: directory, withIntermediateDirectories: true)
+    defer { try? FileManager.default.removeItem(atPath: directory) }
+    let path = directory + "/a"
+    var options = RegionOptions(media: .emulated)
+    options.maximumSize = 8 << 20
+    options.countsWear = true
+    var region = try PersistentRegion.create(at: path, size: 1 << 20, options: options)
+    var heap = try PersistentHeap.format(region)
+    let p = try heap.allocate(byteCount: 40)
+    let line = p.bytes / 64
+    heap.close()
+    try region.close()
+    // An opening that does not count leaves them, one that ends in a crash too.
+    options.countsWear = false
+    region = try PersistentRegion.open(at: path, options: options)
+    XCTAssertEqual(region.wear?.allocations[line], 1)
+    heap = try PersistentHeap.open(region)
+    try heap.deallocate(p)
+    try region.close()
+    options.countsWear = true
+    region = try PersistentRegion.open(at: path, options: options)
+    heap = try PersistentHeap.open(region)
+    XCTAssertEqual(try heap.allocate(byteCount: 40), p)
+    XCTAssertEqual(region.wear?.allocations[line], 2)
+    region.abandon()
+    region = try PersistentRegion.open(at: path, options: options)
+    XCTAssertEqual(region.wear?.allocations[line], 1)
+    try region.close()
+    XCTAssertEqual(try FileManager.default.contentsOfDirectory(atPath: directory).sorted(), ["a", "a.wear"])
+    // A damaged one is no counts at all, and so is that of another file.
+    var bytes = try XCTUnwrap(FileManager.default.contents(atPath: path + ".wear"))
+    for at in [0, 9, 25, 33, 70, bytes.count - 1] {
+      bytes[at] ^= 1
+      XCTAssertTrue(FileManager.default.createFile(atPath: path + ".wear", contents: bytes))
+      region = try PersistentRegion.open(
+        at: path, options: RegionOptions(media: .emulated, access: .readOnly))
+      XCTAssertNil(region.wear, "byte \(at)")
+      try region.close()
+      bytes[at] ^= 1
+    }
+  }
+
+  /// The same object freed and allocated again and again.
+  func testOneObjectWearsTheWholeHeapEvenly() throws {
+    let heap = try counting(
+      size: 4 << 20, geometry: HeapGeometry(), quarantine: .quarantine(.milliseconds(200)))
+    var now: UInt64 = 1 << 30
+    for _ in 0..<400_000 {
+      heap.setTime(now)
+      now += 10_000
+      try heap.deallocate(try heap.allocate(byteCount: 64))
+    }
+    let wear = try XCTUnwrap(heap.region.wear)
+    let data = LineWear.figures(wear.allocations)
+    XCTAssertLessThan(data.imbalance, 1.3)
+    // Superblocks, tables and marks included.
+    XCTAssertLessThan(LineWear.figures(wear.writes).imbalance, 2)
+  }
+
+  func testTheLeastAllocatedComesFirst() throws {
+    for policy in [QuarantinePolicy.none, .quarantine(.milliseconds(10))] {
+      func imbalance(_ placement: PlacementPolicy) throws -> Double {
+        let heap = try counting(size: 128 << 10, placement: placement, quarantine: policy)
+        var random = SplitMix(seed: 3)
+        var now: UInt64 = 1 << 30
+        // Long-lived ones hold their blocks for long, so others wear more.
+        var live: [Offset] = []
+        for _ in 0..<40_000 {
+          heap.setTime(now)
+          now += 1_000_000
+          if live.count < 400 || Bool.random(using: &random) && live.count < 600 {
+            live.append(try heap.allocate(byteCount: 40))
+          } else {
+            // Mostly the young ones go.
+            let i = live.count - 1 - min(Int.random(in: 0..<20, using: &random), live.count - 1)
+            try heap.deallocate(live.remove(at: i))
+          }
+        }
+        XCTAssertEqual(try heap.verify().problems, [])
+        for p in live { try heap.deallocate(p) }
+        return LineWear.figures(try XCTUnwrap(heap.region.wear).allocations, where: { $0.bytes > 32 << 10 })
+          .variation
+      }
+      XCTAssertLessThanOrEqual(try imbalance(.leastAllocated), try imbalance(.automatic) + 1e-9, "\(policy)")
+    }
+  }
+
+  /// No block twice within T, whatever the order of frees, while there is room.
+  func testNoBlockTwiceWithinT() throws {
+    for size in [40, 3000, 20_000] {
+      let heap = try makeHeap(
+        size: 4 << 20, geometry: HeapGeometry(), quarantine: .quarantine(.milliseconds(200)))
+      var random = SplitMix(seed: 8)
+      var now: UInt64 = 1 << 30
+      var freed: [Offset: UInt64] = [:]
+      var live: [Offset] = []
+      var reused = 0
+      for _ in 0..<4000 {
+        now += UInt64.random(in: 0..<8_000_000, using: &random)
+        heap.setTime(now)
+        if live.count < 3 || Bool.random(using: &random) && live.count < 12 {
+          let p = try heap.allocate(byteCount: size)
+          if let then = freed[p] {
+            XCTAssertGreaterThanOrEqual(now - then, 200_000_000)
+            reused += 1
+          }
+          live.append(p)
+        } else {
+          let p = live.remove(at: Int.random(in: 0..<live.count, using: &random))
+          try heap.deallocate(p)
+          freed[p] = now
+        }
+      }
+      XCTAssertGreaterThan(reused, 500)
+    }
+  }
+
+  /// Resting blocks beyond the limit are used again instead of growing the heap, the oldest first.
+  func testTheQuarantineIsBounded() throws {
+    for size in [3000, 200_000] {
+      let region = try PersistentRegion.inMemory(
+        image: nil, size: 2 << 20, maximumSize: 256 << 20, medium: nil)
+      var options = HeapOptions()
+      options.quarantine = .quarantine(.seconds(10))
+      options.quarantineLimit = 4 << 20
+      options.growthIncrement = 1 << 20
+      let heap = try PersistentHeap.format(region, options: options)
+      heap.setTime(1 << 30)
+      var last: Offset?
+      for _ in 0..<20_000 {
+        let p = try heap.allocate(byteCount: size)
+        XCTAssertNotEqual(p, last)
+        last = p
+        try heap.deallocate(p)
+      }
+      XCTAssertLessThan(heap.statistics.totalBytes, 12 << 20, "\(size)")
+      XCTAssertGreaterThan(heap.statistics.quarantinedBytes, 3 << 20)
+    }
+  }
+}
