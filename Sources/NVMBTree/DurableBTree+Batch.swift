@@ -63,21 +63,7 @@ extension DurableBTree {
   /// - Throws: as ``updateValue(_:forKey:)``.
   @discardableResult @inlinable
   public func updateValues(_ entries: some Sequence<(Key, Value)>) throws(NVMError) -> Int {
-    let isDeferred = engine.beginDeferral()
-    let inserted: Int
-    do throws(NVMError) {
-      inserted = try settleValues(entries)
-    } catch {
-      if isDeferred { engine.endDeferral() }
-      throw error
-    }
-    if isDeferred { engine.endDeferral() }
-    try engine.acknowledge()
-    return inserted
-  }
-
-  @inlinable
-  func settleValues(_ entries: some Sequence<(Key, Value)>) throws(NVMError) -> Int {
+    let deferral = engine.beginDeferral()
     let batch = TreeBatch(engine)
     var inserted = 0
     do throws(NVMError) {
@@ -93,8 +79,11 @@ extension DurableBTree {
       inserted += try batch.update()
     } catch {
       batch.discardLoose()
+      if deferral { engine.endDeferral() }
       throw error
     }
+    if deferral { engine.endDeferral() }
+    try engine.acknowledge()
     return inserted
   }
 }

@@ -21,8 +21,8 @@ struct PendingLeaf {
   var old: LeafCommit
   var live: UInt64
   var sum: UInt32
-  /// Bit n: line n was written, besides the first.
-  var lines: UInt8 = 0
+  /// Bit 8 n + w: word w of line n was written, besides commit word and sums.
+  var words: UInt64 = 0
 }
 
 extension TreeBatch {
@@ -140,7 +140,9 @@ extension TreeBatch {
     engine.setFingerprint(leaf, slot, fingerprint)
     item.sum &+= engine.slotHash(s, slot, head, words[i], fingerprint)
     item.live |= 1 &<< UInt64(slot)
-    item.lines |= 1 &<< UInt8(LeafLayout.slot(slot) >> 6)
+    let line = UInt64(LeafLayout.slot(slot) >> 6)
+    item.words |=
+      UInt64(LeafLayout.fingerprintWord(slot)) | UInt64(LeafLayout.slotWords(slot)) &<< (8 &* line)
     return true
   }
 
@@ -157,12 +159,11 @@ extension TreeBatch {
     }
     for k in 0..<pendingCount where pending[k].live != pending[k].old.live {
       let at = pending[k].leaf.offset
-      var lines = pending[k].lines & ~1
-      while lines != 0 {
-        region.flush(line: at + lines.trailingZeroBitCount &* 64, words: 0xFF)
-        lines &= lines &- 1
+      for line in 1..<8 {
+        let words = UInt8(truncatingIfNeeded: pending[k].words &>> UInt64(8 &* line))
+        if words != 0 { region.flush(line: at + line &* 64, words: words) }
       }
-      region.flush(line: at, words: 0xFF)
+      region.flush(line: at, words: UInt8(truncatingIfNeeded: pending[k].words) | 0b11)
     }
     defer {
       pendingInserts = 0
