@@ -198,6 +198,9 @@ package final class HeapHarness: @unchecked Sendable {
     }
   }
 
+  /// Moves the cells' blocks together.
+  func defragment() throws { try heap.defragment(pointers: (0..<Self.cellCount).map(link)) }
+
   func hold(_ owner: UInt32, _ size: Int) throws {
     guard owners.withLock({ $0[owner] }) == nil else { return }
     let at = try heap.allocate(byteCount: size, owner: OwnerToken(rawValue: owner))

@@ -12,7 +12,8 @@ package enum HeapScenarios {
       AnyScenario(blocks()),
       AnyScenario(moves()), AnyScenario(cells()),
       AnyScenario(publications()), AnyScenario(slabs()),
-      AnyScenario(large()), AnyScenario(joined()), AnyScenario(growth()), AnyScenario(tableMove()),
+      AnyScenario(large()), AnyScenario(joined()), AnyScenario(defragmentation()), AnyScenario(growth()),
+      AnyScenario(tableMove()),
       AnyScenario(roots()),
       AnyScenario(laneReuse()), AnyScenario(overflow()), AnyScenario(reopening()),
       AnyScenario(random(seed: seed), isSeeded: true), AnyScenario(twoThreads(seed: seed)),
@@ -198,6 +199,25 @@ package enum HeapScenarios {
       ])
     scenario.regionSize = 96 << 10
     return scenario
+  }
+
+  /// Blocks of two classes, few in each of several slabs, moved together.
+  static func defragmentation() -> Scenario {
+    let defragment = Operation("defragment") {
+      try $0.defragment()
+    } model: { _ in
+    }
+    // Units of 1 KiB: slabs of a few blocks.
+    var operations: [Operation] = []
+    for owner in 1..<7 as Range<UInt32> { operations.append(hold(owner, 400)) }
+    for i in 0..<6 { operations.append(put(i, 400, UInt64(i + 1))) }
+    for owner in 7..<13 as Range<UInt32> { operations.append(hold(owner, 400)) }
+    operations += [put(6, 400, 7), put(7, 1000, 8), put(8, 1000, 9)]
+    for owner in 1..<13 as Range<UInt32> where owner != 6 { operations.append(release(owner)) }
+    operations += [
+      remove(1), remove(2), remove(4), defragment, put(9, 400, 10), remove(7), defragment, hold(20, 9000),
+    ]
+    return scenario("heap-defragment", operations)
   }
 
   /// More than the region holds at first.

@@ -52,31 +52,18 @@ extension DurableBTree {
   }
 
   /// Stores many values, in the order given, as ``setValue(_:forKey:)`` does one after the other, but with one fence
-  /// for some sixteen of them, on a journaled file one for all, and with their waits for memory overlapping. Durable on
-  /// return. Thread-safe.
+  /// for some thirty of them and with their waits for memory overlapping; on a journaled file the disk is waited for
+  /// once. Durable on return. Thread-safe.
   ///
   /// Each entry is an atomic step of its own, and the call as a whole is not: a crash leaves any part of its entries
-  /// stored, and an error those before some entry of them. For all or nothing use a transaction of the store.
+  /// stored, and an error those before some entry of them. For all or nothing see `NVMStore.write`; for many entries
+  /// at the end of a tree ``append(contentsOf:)`` is faster.
   /// - Complexity: O(k log n).
   /// - Returns: how many keys were not there before.
   /// - Throws: as ``updateValue(_:forKey:)``.
   @discardableResult @inlinable
   public func updateValues(_ entries: some Sequence<(Key, Value)>) throws(NVMError) -> Int {
-    let isDeferred = engine.beginDeferral()
-    let inserted: Int
-    do throws(NVMError) {
-      inserted = try settleValues(entries)
-    } catch {
-      if isDeferred { engine.endDeferral() }
-      throw error
-    }
-    if isDeferred { engine.endDeferral() }
-    try engine.acknowledge()
-    return inserted
-  }
-
-  @inlinable
-  func settleValues(_ entries: some Sequence<(Key, Value)>) throws(NVMError) -> Int {
+    let deferral = engine.beginDeferral()
     let batch = TreeBatch(engine)
     var inserted = 0
     do throws(NVMError) {
@@ -92,8 +79,11 @@ extension DurableBTree {
       inserted += try batch.update()
     } catch {
       batch.discardLoose()
+      if deferral { engine.endDeferral() }
       throw error
     }
+    if deferral { engine.endDeferral() }
+    try engine.acknowledge()
     return inserted
   }
 }

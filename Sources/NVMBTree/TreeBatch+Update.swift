@@ -21,8 +21,8 @@ struct PendingLeaf {
   var old: LeafCommit
   var live: UInt64
   var sum: UInt32
-  /// Bit n: line n was written, besides the first.
-  var lines: UInt8 = 0
+  /// Bit 8 n + w: word w of line n was written, besides commit word and sums.
+  var words: UInt64 = 0
 }
 
 extension TreeBatch {
@@ -56,6 +56,13 @@ extension TreeBatch {
   /// - Returns: how many keys were not there before.
   @usableFromInline func update() throws(NVMError) -> Int {
     guard count > 0 else { return 0 }
+    let inserted = try settleAll()
+    // With no lock held, nor the gate: on a journal this waits for the disk.
+    try engine.region.acknowledge()
+    return inserted
+  }
+
+  private func settleAll() throws(NVMError) -> Int {
     try engine.checkWritable()
     let stripe = try engine.gate.enter()
     defer { engine.gate.leave(stripe) }
@@ -133,7 +140,9 @@ extension TreeBatch {
     engine.setFingerprint(leaf, slot, fingerprint)
     item.sum &+= engine.slotHash(s, slot, head, words[i], fingerprint)
     item.live |= 1 &<< UInt64(slot)
-    item.lines |= 1 &<< UInt8(LeafLayout.slot(slot) >> 6)
+    let line = UInt64(LeafLayout.slot(slot) >> 6)
+    item.words |=
+      UInt64(LeafLayout.fingerprintWord(slot)) | UInt64(LeafLayout.slotWords(slot)) &<< (8 &* line)
     return true
   }
 
@@ -149,18 +158,19 @@ extension TreeBatch {
       region.store(commit.raw, at: at + LeafLayout.commit)
     }
     for k in 0..<pendingCount where pending[k].live != pending[k].old.live {
-      var lines = pending[k].lines | 1
-      while lines != 0 {
-        region.flush(pending[k].leaf.offset + lines.trailingZeroBitCount &* 64, count: 64)
-        lines &= lines &- 1
+      let at = pending[k].leaf.offset
+      for line in 1..<8 {
+        let words = UInt8(truncatingIfNeeded: pending[k].words &>> UInt64(8 &* line))
+        if words != 0 { region.flush(line: at + line &* 64, words: words) }
       }
+      region.flush(line: at, words: UInt8(truncatingIfNeeded: pending[k].words) | 0b11)
     }
     defer {
       pendingInserts = 0
       replaced.removeAll(keepingCapacity: true)
     }
     do throws(NVMError) {
-      try region.fence()
+      try region.settle()
     } catch {
       unlockPending()
       throw error
@@ -176,6 +186,7 @@ extension TreeBatch {
       if pending[k].live == pending[k].old.live {
         engine.unlockUnchanged(pending[k].leaf.node, pending[k].version)
       } else {
+        engine.notePosition(pending[k].leaf.node)
         engine.unlock(pending[k].leaf.node, pending[k].version)
       }
     }

@@ -96,17 +96,16 @@ public import NVMRegion
     for i in 0..<count { look(i) }
     if engine.keysAreBytes { for i in 0..<count { fetchRecords(i) } }
     for i in 0..<count { read(i) }
+    let isCurrent = engine.gate.isCurrent(ticket)
     if engine.journal != nil {
       for i in 0..<count where !steps[i].isLost { try engine.awaitDurable(steps[i].node) }
     }
-    let isCurrent = engine.gate.isCurrent(ticket)
     for i in 0..<count where steps[i].isLost || !isCurrent {
       found &= ~(1 << UInt32(i))
       guard let word = try engine.lookup(keys[i]) else { continue }
       words[i] = word
       found |= 1 << UInt32(i)
     }
-    if engine.journal != nil { for i in 0..<count { try engine.awaitDurable(steps[i].node) } }
     // In a damaged tree "not there" is not known.
     if found.nonzeroBitCount < count, engine.isSealed { throw engine.sealedError() }
   }

@@ -210,7 +210,8 @@ extension TreeEngine {
   }
 
   /// Writes an entry to a free slot, moving slot 0's along where that pays; returns the new live set, what the sum
-  /// gains, and the words of the first line that changed. `keeping` is the set that goes on living; `free` the slots that may be written.
+  /// gains, and the words of the first line that changed. `keeping` is the set that goes on living; `free` the slots
+  /// that may be written.
   @inline(__always)
   private func place(
     in leaf: Leaf, keeping live: UInt64, free: UInt64, _ head: UInt64, _ word: UInt64, _ fingerprint: UInt8,

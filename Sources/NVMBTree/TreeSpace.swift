@@ -3,10 +3,10 @@ import Glibc
 import NVMRegion
 import NVMalloc
 
-/// DRAM shared by all trees of one heap: a lock word and a journal position beside each possible leaf, and the pool of inner nodes. Both
-/// are reserved address space; memory is taken page by page where it is touched.
+/// DRAM shared by all trees of one heap: a lock word and a journal position beside each possible leaf, and the pool
+/// of inner nodes. All are reserved address space; memory is taken page by page where it is touched.
 ///
-/// Both are type-stable: a freed leaf's lock word and a freed inner node keep counting versions, so an optimistic
+/// All are type-stable: a freed leaf's lock word and a freed inner node keep counting versions, so an optimistic
 /// reader that arrives late sees a change and starts over.
 final class TreeSpace: @unchecked Sendable {
   private let locks: UnsafeMutableRawPointer

@@ -51,10 +51,10 @@ extension PersistentHeap {
     }
   }
 
-  /// Lets the system map fresh pages in one go instead of one fault each. Where pages are those of an ordinary file it
-  /// would dirty them, and is not done.
+  /// Lets the system map fresh pages in one go instead of one fault each. Pages of an ordinary file it would dirty,
+  /// and private ones of a journaled file take memory: not there.
   func populate(_ unit: Int, _ count: Int) {
-    guard region.media != .inPlaceFile, region.media != .simulated else { return }
+    guard [.emulated, .persistentMemory, .autoFlushedPersistentMemory].contains(region.media) else { return }
     // MADV_POPULATE_WRITE; kernels that do not know it refuse, and the pages come one by one. More than this at once
     // would be felt.
     _ = madvise(

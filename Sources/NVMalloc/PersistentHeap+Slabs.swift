@@ -250,7 +250,7 @@ extension PersistentHeap {
     _ c: UnsafeMutablePointer<SizeClass>, _ slab: UnsafeMutablePointer<Slab>,
     _ empty: inout UnsafeMutablePointer<Slab>?
   ) {
-    guard slab.pointee.damaged == 0, !slab.pointee.isSetAside else { return }
+    guard slab.pointee.damaged == 0, !slab.pointee.isSetAside, !slab.pointee.isDraining else { return }
     c.pointee.emptyCount -= 1
     c.pointee.drop(slab)
     slab.pointee.isInUse = false
@@ -279,6 +279,13 @@ extension PersistentHeap {
         space.spareSlabs = slab
       }
     }
+  }
+
+  /// Moves everything that has rested to the free bits. Under the class lock.
+  func settleAllRested(_ c: UnsafeMutablePointer<SizeClass>) {
+    let tick = now()
+    var none: UnsafeMutablePointer<Slab>?
+    while c.pointee.hasRested(now: tick, ticks: restTicks) { settleOldest(c, keeping: .max, &none) }
   }
 
   /// Gives empty slabs back: before the heap grows, those that are known to be empty, one of a class excepted; under

@@ -136,6 +136,7 @@ struct SizeClass {
   /// Puts the slab where its free bits and mark say.
   mutating func relist(_ slab: UnsafeMutablePointer<Slab>) {
     unlist(slab)
+    if slab.pointee.isDraining { return }
     if slab.pointee.isSetAside && slab.isScanned && slab.pointee.freeCount == 0 { return }
     if slab.pointee.freeCount > 0 {
       pushFront(slab)

@@ -34,6 +34,8 @@ struct Slab {
   /// Where the mark is damaged on the medium: nothing is allocated any more.
   var isSetAside = false
   var isInUse = false
+  /// Being emptied: nothing new comes in.
+  var isDraining = false
   var isListed = false
   var next: UnsafeMutablePointer<Slab>?
   var previous: UnsafeMutablePointer<Slab>?
@@ -81,6 +83,12 @@ extension UnsafeMutablePointer where Pointee == Slab {
   func isAllocated(_ index: Int) -> Bool {
     guard let bitmap else { return false }
     return nvm_load_acquire(bitmap + (index >> 6) &* 16) >> UInt64(index & 63) & 1 != 0
+  }
+
+  /// How many blocks are allocated.
+  var allocatedCount: Int {
+    guard let bitmap else { return 0 }
+    return (0..<pointee.wordCount).reduce(0) { $0 + nvm_load_acquire(bitmap + $1 * 16).nonzeroBitCount }
   }
 
   /// Sets the allocated bit, which must be clear and belong to the caller.

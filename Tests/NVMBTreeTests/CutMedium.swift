@@ -107,6 +107,8 @@ final class CutMedium: RegionMedium, @unchecked Sendable {
   func order() throws(NVMError) { settle() }
   func fence() throws(NVMError) { settle() }
   private func settle() {
+    // What a reader could see too early it sees now.
+    usleep(50)
     let thread = UInt(pthread_self())
     state.withLock { s in
       step(&s)

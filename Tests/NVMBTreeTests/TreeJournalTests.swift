@@ -111,6 +111,7 @@ final class TreeJournalTests: XCTestCase {
         for (_, value) in try tree[40..<60] { sum += value }
         XCTAssertEqual(sum, 3)
       },
+      { XCTAssertEqual(try tree.values(forKeys: [190, 50]), [19, -1]) },
     ]) { done in
       file.waitUntilHeld()
       for _ in 0..<200 where !done.all.contains(2) { usleep(10_000) }

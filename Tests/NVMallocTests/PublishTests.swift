@@ -167,4 +167,78 @@ final class PublishTests: XCTestCase {
       }
     }
   }
+
+  /// Sparse slabs are emptied, all pointers follow, and the space can be used for something else.
+  func testDefragment() throws {
+    let heap = try makeHeap(size: 2 << 20)
+    let count = 3000
+    let links = try heap.allocate(byteCount: count * 8)
+    heap.region.fill(links, count: count * 8)
+    var live: [Int: UInt64] = [:]
+    for i in 0..<count {
+      let p = try heap.place(byteCount: [100, 300][i % 2], tag: BlockTag(rawValue: 9), into: links + i * 8) {
+        p in
+        heap.region.store(UInt64(i), at: p)
+      }
+      live[i] = p.rawValue
+    }
+    // Every seventh stays.
+    for i in 0..<count where i % 7 != 0 {
+      try heap.remove(from: links + i * 8)
+      live[i] = nil
+    }
+    // A second link to a block, and one that leads nowhere.
+    let second = try heap.rootLink(named: "second")
+    try heap.setRoot(Offset(rawValue: live[0]!), named: "second")
+    let slabs = heap.statistics.sizeClasses.reduce(0) { $0 + $1.slabs }
+    let pointers = (0..<count).map { links + $0 * 8 } + [second]
+    let result = try heap.defragment(pointers: pointers)
+    XCTAssertGreaterThan(result.movedBlocks, 200)
+    XCTAssertGreaterThan(result.clearedSlabs, slabs / 2)
+    XCTAssertEqual(heap.region.load(second), heap.region.load(links))
+    XCTAssertEqual(try heap.verify().problems, [])
+    for h in [heap, try reopened(heap)] {
+      for i in 0..<count {
+        let p = Offset(rawValue: h.region.load(links + i * 8))
+        XCTAssertEqual(p.isNull, live[i] == nil)
+        if !p.isNull {
+          XCTAssertEqual(h.region.load(p), UInt64(i))
+          XCTAssertEqual(try h.info(of: p).tag.rawValue, 9)
+          XCTAssertEqual(try h.info(of: p).length, [100, 300][i % 2])
+        }
+      }
+      XCTAssertEqual(try h.blocks.count, live.count + 1)
+    }
+    // Under pressure what was cleared goes back.
+    assertThrows(.outOfSpace, try heap.allocate(byteCount: 1900 << 10))
+    XCTAssertLessThan(heap.statistics.sizeClasses.reduce(0) { $0 + $1.slabs }, slabs / 2)
+    // Nothing is left to do, and what is wrong is refused with nothing changed.
+    XCTAssertEqual(try heap.defragment(pointers: pointers).movedBlocks, 0)
+    assertThrows(.invalidArgument, try heap.defragment(pointers: [links + 4]))
+    heap.region.store(UInt64(links.rawValue + 8), at: second)
+    assertThrows(.foreignOffset, try heap.defragment(pointers: pointers))
+    XCTAssertEqual(try heap.verify().problems, [])
+  }
+
+  func testALinkInABlockThatWouldMoveIsRefused() throws {
+    let heap = try makeHeap(size: 1 << 20)
+    var all: [Offset] = []
+    for _ in 0..<300 { all.append(try heap.allocate(byteCount: 100)) }
+    for p in all[1..<299] { try heap.deallocate(p) }
+    let root = try heap.rootLink(named: "r")
+    try heap.setRoot(all[0], named: "r")
+    heap.region.store(all[299].rawValue, at: all[0])
+    let before = try heap.blocks
+    let pointers = [root, all[0]]
+    var refusals = 0
+    do {
+      try heap.defragment(pointers: pointers)
+    } catch {
+      XCTAssertEqual(error.code, .invalidArgument)
+      refusals += 1
+    }
+    XCTAssertEqual(refusals, 1)
+    XCTAssertEqual(try heap.blocks, before)
+    XCTAssertEqual(try heap.verify().problems, [])
+  }
 }
