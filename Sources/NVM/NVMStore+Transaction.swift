@@ -61,6 +61,9 @@ extension NVMStore {
     guard let first = changes.first else { return }
     let trees = transaction.held
     if try commitAtOnce(changes, trees) { return }
+    // On a journal the log and what follows it are waited for once, by the caller.
+    let isDeferred = region.beginDeferral()
+    defer { if isDeferred { region.endDeferral() } }
     if changes.count > 1 {
       let bytes = try StoreLog.encode(changes, region.uuid)
       try heap.place(byteCount: bytes.count, tag: .storeLog, into: logLink) { (offset) throws(NVMError) in

@@ -86,8 +86,4 @@ extension DurableBTree {
     try engine.acknowledge()
     return inserted
   }
-
-  /// As ``updateValues(_:)``, for those who do not count.
-  @inlinable
-  public func setValues(_ entries: some Sequence<(Key, Value)>) throws(NVMError) { try updateValues(entries) }
 }

@@ -37,8 +37,14 @@ struct JournalTail {
   var isClosed = false
   /// From the first failure on nothing is written.
   var failure: NVMError?
-  /// Threads that wait for a batch to become durable.
-  var waiting = 0
+  /// Counts the batches.
+  var batch: UInt64 = 1
+  /// Threads that wait for the open batch; how many of them waited for the one before too, and how many did that.
+  var arrivals = 0
+  var returns = 0
+  var arrivalsBefore = 0
+  /// How long writing a batch takes, in nanoseconds, smoothed.
+  var syncTime: UInt64 = 0
 
   private static let initialCapacity = 64 << 10
 
@@ -107,6 +113,8 @@ struct JournalTail {
     swap(&capacity, &spareCapacity)
     count = JournalLayout.batchHeader
     end = 0
+    self.batch += 1
+    (arrivalsBefore, arrivals, returns) = (arrivals, 0, 0)
     return batch
   }
 }

@@ -26,9 +26,10 @@ final class PrivatePages: @unchecked Sendable {
   /// Where the next round begins.
   @exclusivity(unchecked) private var next = 0
 
-  /// `nil` where the system has no such barrier or no room for the table: then pages stay.
+  /// `nil` where the system has no such barrier or no room for the table, or the limit is the largest number: then
+  /// pages stay.
   init?(capacity: Int, limit: Int?) {
-    guard nvm_barrier_of_all_threads() == 0 else { return nil }
+    guard limit != .max, nvm_barrier_of_all_threads() == 0 else { return nil }
     count = capacity / Self.pageSize + 1
     let table = mmap(
       nil, count * 8, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0)

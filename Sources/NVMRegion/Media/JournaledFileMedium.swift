@@ -41,7 +41,8 @@ package final class JournaledFileMedium: RegionMedium, @unchecked Sendable {
   /// Word 0: the durable position, word 1: bytes of the region.
   private let words: UnsafeMutableRawPointer
   var size: UnsafeMutableRawPointer { words + 8 }
-  /// A line for each thread slot: 0 the ticket of its last append, 8 depth of its deferrals.
+  /// A line for each thread slot: 0 the ticket of its last append, 8 depth of its deferrals, 16 the batch that it waited
+  /// for last.
   private let slots: UnsafeMutableRawPointer
   @exclusivity(unchecked) var thread: pthread_t?
   let privatePages: PrivatePages?
@@ -278,6 +279,7 @@ package final class JournaledFileMedium: RegionMedium, @unchecked Sendable {
     if nvm_load_acquire(words) >= position { return }
     let t = tail
     lock()
+    if position > t.pointee.base { arrive() }
     while t.pointee.durable < position, t.pointee.failure == nil, !t.pointee.isClosed {
       if t.pointee.isLed { wait() } else { lead() }
     }
@@ -289,10 +291,39 @@ package final class JournaledFileMedium: RegionMedium, @unchecked Sendable {
     if delay > 0 { usleep(delay) }
   }
 
+  /// With the mutex: the thread is going to wait for the open batch.
+  private func arrive() {
+    let t = tail
+    let slot = slot
+    t.pointee.arrivals += 1
+    if nvm_load_relaxed(slot + 16) + 1 == t.pointee.batch, slot != slots { t.pointee.returns += 1 }
+    nvm_store_relaxed(slot + 16, t.pointee.batch)
+  }
+
+  /// With the mutex: gives those who waited for the last batch, and have just been told, the time to join this one. A
+  /// fraction of what a sync takes: without it two groups of threads would take turns, each half as large.
+  private func gather() {
+    let t = tail
+    guard t.pointee.arrivalsBefore > 1, t.pointee.returns < t.pointee.arrivalsBefore else { return }
+    let end = Self.now() &+ min(t.pointee.syncTime / 4, 200_000)
+    while t.pointee.returns < t.pointee.arrivalsBefore, Self.now() < end, t.pointee.failure == nil {
+      unlock()
+      sched_yield()
+      lock()
+    }
+  }
+
+  private static func now() -> UInt64 {
+    var time = timespec()
+    clock_gettime(CLOCK_MONOTONIC, &time)
+    return UInt64(time.tv_sec) &* 1_000_000_000 &+ UInt64(time.tv_nsec)
+  }
+
   /// Writes the open batch, with the mutex at both ends and without it meanwhile. Nobody leads.
   private func lead() {
     let t = tail
     t.pointee.isLed = true
+    gather()
     if t.pointee.sections > 0 {
       t.pointee.isSealWanted = true
       while t.pointee.sections > 0, t.pointee.failure == nil, !t.pointee.isClosed { wait() }
@@ -302,8 +333,11 @@ package final class JournaledFileMedium: RegionMedium, @unchecked Sendable {
       let batch = t.pointee.seal(key: key, ring: area.ringSize)
       let end = t.pointee.base
       unlock()
+      let began = Self.now()
       let result = area.writeDurably(UnsafeRawBufferPointer(batch.bytes), at: batch.position)
+      let time = Self.now() &- began
       lock()
+      t.pointee.syncTime = (3 &* t.pointee.syncTime &+ time) / 4
       if result < 0 {
         fail(area.error("Writing to the disk", result))
       } else {
