@@ -116,15 +116,6 @@ package final class LineCountingMedium: RegionMedium, @unchecked Sendable {
   package func close(isClean: Bool) throws(NVMError) { try below?.close(isClean: isClean) }
   package func order() throws(NVMError) { if let below { try below.order() } else { nvm_store_fence() } }
   package func fence() throws(NVMError) { if let below { try below.fence() } else { nvm_store_fence() } }
-  package func flush(line p: UnsafeMutableRawPointer, words mask: UInt8) {
-    counts.countWrite(p - base, 1)
-    if let below { below.flush(line: p, words: mask) } else { nvm_flush_line(p) }
-  }
-  package var journal: JournaledFileMedium? { below?.journal }
-  package func writeHeader(_ bytes: UnsafeRawBufferPointer, at offset: Int) throws(NVMError) -> Bool {
-    try below?.writeHeader(bytes, at: offset) ?? false
-  }
-  package func close(isClean: Bool) throws(NVMError) { try below?.close(isClean: isClean) }
   package func sync(_ fd: Int32) -> Int32 { below?.sync(fd) ?? SystemCall.sync(fd) }
   package func didGrow(to size: Int) { below?.didGrow(to: size) }
   package func willClose() { below?.willClose() }
