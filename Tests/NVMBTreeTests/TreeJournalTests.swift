@@ -104,14 +104,24 @@ final class TreeJournalTests: XCTestCase {
     try together([
       { try tree.setValue(-1, forKey: 50) },
       // In the same leaf, in another, and one that is gone.
-      { XCTAssertEqual(try tree[50], -1) },
-      { XCTAssertEqual(try tree[190], 19) },
       {
+        file.waitUntilHeld()
+        XCTAssertEqual(try tree[50], -1)
+      },
+      {
+        file.waitUntilHeld()
+        XCTAssertEqual(try tree[190], 19)
+      },
+      {
+        file.waitUntilHeld()
         var sum = 0
         for (_, value) in try tree[40..<60] { sum += value }
         XCTAssertEqual(sum, 3)
       },
-      { XCTAssertEqual(try tree.values(forKeys: [190, 50]), [19, -1]) },
+      {
+        file.waitUntilHeld()
+        XCTAssertEqual(try tree.values(forKeys: [190, 50]), [19, -1])
+      },
     ]) { done in
       file.waitUntilHeld()
       for _ in 0..<200 where !done.all.contains(2) { usleep(10_000) }
