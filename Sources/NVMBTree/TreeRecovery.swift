@@ -268,7 +268,9 @@ extension TreeEngine {
   private func separator(
     for node: UInt32, _ summary: LeafSummary, after previous: (node: UInt32, summary: LeafSummary)?
   ) -> (head: UInt64, tail: UnsafeMutableRawPointer?, node: UInt32) {
-    guard node != firstLeaf, summary.count > 0, let key = firstKey((node, summary)) else {
+    // Of a short key the head says all; reading its slot would cost a miss for each leaf.
+    guard node != firstLeaf, summary.count > 0, isLong(summary.firstHead), let key = firstKey((node, summary))
+    else {
       return (summary.firstHead, nil, node)
     }
     let (head, tail) = makeSeparator(key, above: previous.flatMap { lastKey($0) })
