@@ -29,8 +29,10 @@ run recovery recovery
 run wear wear
 run protect protect
 run groups groups
+run groups groups
 run groups-file groups --media file --path "$disk" --n 20000
 run region-inplace region --media inplace --path "$disk"
 run store-inplace store --media inplace --path "$disk"
+run store-file store --media file --path "$disk"
 sed -n '1,/^media/p' "$out/tree.txt" > "$out/machine.txt"
 "$bench" report "$out" --label "$(git -C "$here" rev-parse --short HEAD)"

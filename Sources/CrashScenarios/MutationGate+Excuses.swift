@@ -51,6 +51,23 @@ extension MutationGate {
         kind: .flushBeforeStore, file: "PersistentHeap+Format.swift",
         function: "static PersistentHeap.format(_:)", index: 1, reason: oldTable),
       Excuse(
+        kind: .dropFlush, file: "PersistentHeap+Growth.swift", function: "PersistentHeap.moveTable(_:)",
+        index: 0, reason: oldTable),
+      Excuse(
+        kind: .flushBeforeStore, file: "PersistentHeap+Growth.swift",
+        function: "PersistentHeap.moveTable(_:)",
+        index: 0, reason: oldTable),
+      Excuse(
+        kind: .dropFlush, file: "PersistentHeap+Growth.swift", function: "PersistentHeap.moveTable(_:)",
+        index: 3, reason: releasedLog),
+      Excuse(
+        kind: .flushBeforeStore, file: "PersistentHeap+Growth.swift",
+        function: "PersistentHeap.moveTable(_:)",
+        index: 3, reason: releasedLog),
+      Excuse(
+        kind: .dropFence, file: "PersistentHeap+Growth.swift", function: "PersistentHeap.moveTable(_:)",
+        index: 1, reason: releasedLog),
+      Excuse(
         kind: .dropFence, file: "LaneLog.swift", function: "LaneLog.seal()", index: 0,
         reason:
           "The marker that closing adds repeats what the last marker of the lane says, which was ordered when "
@@ -84,5 +101,11 @@ extension MutationGate {
         "The store that misses the flush is the settled commit word; the sums before it in the same line "
         + "are durable, both the sum of the set that holds. With them the old commit word reads as that set too, "
         + "and the next change stores to the same line later and flushes it."),
+    Excuse(
+      kind: .dropFence, file: "TreeEngine+Lifecycle.swift", function: "static TreeEngine.create(in:)",
+      index: 0,
+      reason:
+        "Each caller links the tree by a root or by a catalogue entry in a record: both order what this thread has "
+        + "flushed before they store the link. The fence makes the call durable for itself."),
   ]
 }

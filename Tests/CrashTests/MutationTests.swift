@@ -35,7 +35,10 @@ final class MutationTests: XCTestCase {
           continue
         }
         var options = CrashOptions(model: model)
-        options.maximumImages = 1500
+        options.maximumImages = 4000
+        // What the checksum is for shows in what one crash leaves.
+        options.recoveryDepth = 0
+        options.continuationInterval = 0
         options.maximumViolations = 1
         options.shrinks = false
         let report = checksum.whileTrusted { scenario.explore(options) }
