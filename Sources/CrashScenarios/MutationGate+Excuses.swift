@@ -68,6 +68,18 @@ extension MutationGate {
         kind: .dropFence, file: "PersistentHeap+Growth.swift", function: "PersistentHeap.moveTable(_:)",
         index: 1, reason: releasedLog),
       Excuse(
+        kind: .dropFence, file: "PersistentHeap+Repair.swift", function: "static PersistentHeap.repair(_:)",
+        index: 0,
+        reason:
+          "Closing the heap, which follows, fences too. But closing cannot say that the disk failed; this does."
+      ),
+      Excuse(
+        kind: .flushBeforeStore, file: "GroupContent.swift", function: "PersistentRegion.settleGroups(_:)",
+        index: 0,
+        reason:
+          "Only lines that other threads have stored to are flushed here. The store before it by this thread is one "
+          + "of its own, which it flushes itself before the fence that settles it."),
+      Excuse(
         kind: .dropFence, file: "LaneLog.swift", function: "LaneLog.seal()", index: 0,
         reason:
           "The marker that closing adds repeats what the last marker of the lane says, which was ordered when "

@@ -68,6 +68,8 @@ enum CallSites {
         if primitives.contains(file) { continue }
         if harness.contains(file) { break }
         let line = location?.line ?? 0
+        // Code of a primitive that the optimiser brought together with the caller's, which follows.
+        if line == 0, sites.isEmpty { continue }
         // A generic or closure frame repeats the line of the one it was specialised from.
         if let last = sites.last, last.file == file, last.line == line, line != 0 { continue }
         sites.append(CallSite(function: shortened(symbol.name), file: file, line: line))

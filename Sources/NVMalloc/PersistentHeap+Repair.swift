@@ -2,7 +2,7 @@ import CNVM
 public import NVMRegion
 
 // Repair gives up what damage has made unreadable. Each step is one store that leaves the heap at least as well as before,
-// so a crash in the middle costs nothing: repair again.
+// so a crash in the middle costs nothing: repair again. One fence at the end makes all of them durable.
 //
 //     hole, suspect extent      head := free(length)                 what lies there is lost
 //     slab's mark               headers of blocks that do not verify := free, order, mark := behind the last valid one
@@ -25,16 +25,17 @@ extension PersistentHeap {
     defer { heap.close() }
     var problems: [HeapProblem] = []
     for problem in heap.recovery.problems where problem.kind == .heapHeader { problems.append(problem) }
-    try heap.repairRoots(&problems)
+    heap.repairRoots(&problems)
     try heap.repairExtents(&problems)
+    try region.fence()
     return problems
   }
 
-  private func repairRoots(_ problems: inout [HeapProblem]) throws(NVMError) {
-    try roots.withLock { (table) throws(NVMError) in
+  private func repairRoots(_ problems: inout [HeapProblem]) {
+    roots.withLock { table in
       for i in table.damaged {
         region.store(0, at: table.line(i) + 8)
-        try region.persist(table.line(i) + 8, count: 8)
+        region.flush(table.line(i) + 8, count: 8)
         problems.append(
           HeapProblem(.root, table.line(i).rawValue, byteCount: RootLine.size, "A named root was given up."))
       }
@@ -48,7 +49,7 @@ extension PersistentHeap {
     for head in heads {
       if head.kind == nil || head.isSuspect && head.kind == .free {
         region.store(freeWord(head.unit, head.length), at: entry(head.unit))
-        try region.persist(entry(head.unit), count: 8)
+        region.flush(entry(head.unit), count: 8)
         problems.append(
           HeapProblem(
             head.kind == nil ? .extentHead : .suspectExtent, start(ofUnit: head.unit),
@@ -95,8 +96,6 @@ extension PersistentHeap {
         HeapProblem(
           .slabMark, slab.pointee.base, extent: slab.pointee.base, byteCount: head.length << unitShift,
           "The high-water mark of a slab was found again."))
-      isChanged = true
     }
-    if isChanged { try region.fence() }
   }
 }
