@@ -8,6 +8,7 @@ package enum RegionScenarios {
       AnyScenario(create(), isGated: true), AnyScenario(grow(), isGated: true), AnyScenario(reopen()),
       AnyScenario(words(seed: seed), isSeeded: true, isGated: true),
       AnyScenario(wordsOfTwoThreads(seed: seed)), AnyScenario(groups(seed: seed)),
+      AnyScenario(foreignLines()),
       AnyScenario(laps(seed: seed), isSeeded: true),
     ]
   }
@@ -70,6 +71,12 @@ package enum RegionScenarios {
         if group.isPersisted { return }
       }
       try group.wait()
+    }
+    /// Whether word `i` has the value, which then survives any crash, whoever stored it.
+    func isSettled(_ i: Int, _ value: UInt64) throws -> Bool {
+      guard region.load(Self.place(region, i)) == value else { return false }
+      try group.wait()
+      return true
     }
     func setTail(_ value: UInt64) throws { try region.storeDurable(value, at: region.end - 8) }
   }
@@ -200,6 +207,29 @@ package enum RegionScenarios {
         }
       }
     }
+    return scenario
+  }
+
+  /// One thread has stored and not fenced; the other, which sees it, waits for the group.
+  private static func foreignLines() -> Scenario {
+    var scenario = scenario("region-groups-interrupted", [])
+    let pairs = (0..<6).map { n -> (Scenario.Operation, Scenario.Operation) in
+      let (i, value) = (n * 4, UInt64(n + 1))
+      return (
+        Scenario.Operation("set under a group") {
+          try $0.set(i, value, waiting: false)
+        } model: {
+          $0.words[i] = value
+        },
+        Scenario.Operation("see it and wait") {
+          try $0.isSettled(i, value)
+        } model: {
+          $0.words[i] == value
+        }
+      )
+    }
+    scenario.threads = [pairs.map(\.0), pairs.map(\.1)]
+    scenario.interruptions = pairs.map { _ in 0 }
     return scenario
   }
 }

@@ -5,7 +5,7 @@ public import NVMRegion
 // so a crash in the middle costs nothing: repair again. One fence at the end makes all of them durable.
 //
 //     hole, suspect extent      head := free(length)                 what lies there is lost
-//     slab's mark               headers of blocks that do not verify := free, order, mark := behind the last valid one
+//     slab's mark               := behind the last valid block header; those before it that do not verify := free
 //     block header              header := free                       the block is lost
 //     root line                 commit word := 0                     name and value are lost
 extension PersistentHeap {
@@ -26,7 +26,7 @@ extension PersistentHeap {
     var problems: [HeapProblem] = []
     for problem in heap.recovery.problems where problem.kind == .heapHeader { problems.append(problem) }
     heap.repairRoots(&problems)
-    try heap.repairExtents(&problems)
+    heap.repairExtents(&problems)
     try region.fence()
     return problems
   }
@@ -42,7 +42,7 @@ extension PersistentHeap {
     }
   }
 
-  private func repairExtents(_ problems: inout [HeapProblem]) throws(NVMError) {
+  private func repairExtents(_ problems: inout [HeapProblem]) {
     var heads: [ExtentWalk.Head] = []
     let walk = extents.withLock { ExtentWalk(region, check, $0.header) }
     _ = walk.run(heads: &heads)
@@ -57,13 +57,13 @@ extension PersistentHeap {
             "The space of a damaged extent is free again."))
       }
       guard head.kind == .slab, let slab = UnitMap.slab(map.word(head.unit)) else { continue }
-      try repairSlab(slab, head, &problems)
+      repairSlab(slab, head, &problems)
     }
   }
 
   private func repairSlab(
     _ slab: UnsafeMutablePointer<Slab>, _ head: ExtentWalk.Head, _ problems: inout [HeapProblem]
-  ) throws(NVMError) {
+  ) {
     var mark = head.mark ?? 0
     if head.mark == nil {
       for i in 0..<slab.pointee.blockCount {
@@ -71,7 +71,6 @@ extension PersistentHeap {
         mark = i + 1
       }
     }
-    var isChanged = false
     for i in 0..<mark {
       guard case .damaged = read(slab, i) else { continue }
       let block = Offset(rawValue: slab.offset(i))
@@ -80,13 +79,11 @@ extension PersistentHeap {
           lines: slab.pointee.blockBytes >> 6, at: block.rawValue, generation: slab.pointee.generation),
         at: block)
       region.flush(block, count: 8)
-      isChanged = true
       problems.append(
         HeapProblem(
           .blockHeader, block.rawValue, extent: slab.pointee.base, byteCount: slab.pointee.blockBytes,
           "A block with a damaged header is free again."))
     }
-    if isChanged { try region.order() }
     if head.mark == nil {
       let at = entry(head.unit) + 24
       region.store(
