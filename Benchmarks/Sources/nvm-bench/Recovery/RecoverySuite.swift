@@ -18,7 +18,8 @@ struct RecoveryCommand: ParsableCommand {
       try options.forEachRound(results) { _ in
         for n in sizes {
           for ending in ["clean close", "SIGKILL"] {
-            for name in Stores.names + [RecoveryChild.heap, RecoveryChild.pool]
+            // The floor keeps nothing that could be opened.
+            for name in Stores.names.filter({ $0 != Stores.floor }) + [RecoveryChild.heap, RecoveryChild.pool]
             where options.wants(peer: name) || name == RecoveryChild.heap {
               if name == RecoveryChild.pool && options.media != .emulated { continue }
               guard options.wants(workload: ending) else { continue }
