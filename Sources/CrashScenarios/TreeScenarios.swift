@@ -17,6 +17,7 @@ enum TreeScenarios {
       AnyScenario(words("tree-mixed", mixed(seed: seed, count: 50)), isSeeded: true),
       AnyScenario(words("tree-reopen", reopens)),
       AnyScenario(words("tree-bulk-load", bulkLoads)),
+      AnyScenario(words("tree-remove-range", rangeRemovals)),
       AnyScenario(wideLeaf),
       AnyScenario(records("tree-records", recordOperations)),
       AnyScenario(records("tree-records-mixed", mixedRecords(seed: seed, count: 40)), isSeeded: true),
@@ -104,6 +105,31 @@ enum TreeScenarios {
       }
     }
     return [load(10...23), put(5, 5), load(30...33), remove(33), remove(32), load(40...40)]
+  }
+
+  /// Over many leaves, each an atomic step, the lowest first: from the middle of one leaf to that of another, the
+  /// whole tree, and what is left of a tree of several levels.
+  private static var rangeRemovals: [WordOperation] {
+    func removeAll(_ range: ClosedRange<UInt64>) -> WordOperation {
+      @Sendable func keys(_ model: [UInt64: UInt64]) -> [UInt64] {
+        model.keys.filter { range.contains($0) }.sorted()
+      }
+      return WordOperation("remove range") {
+        try $0.tree.removeAll(in: range)
+      } model: { model in
+        let removed = keys(model)
+        for key in removed { model[key] = nil }
+        return removed.count
+      }
+      .inParts { before in
+        let removed = keys(before)
+        return removed.indices.map { count in before.filter { !removed[..<count].contains($0.key) } }
+      }
+    }
+    return inserts((1...22).map { $0 }) + [
+      removeAll(6...13), put(9, 9), removeAll(15...15), removeAll(2...21), put(3, 3), removeAll(0...40),
+      put(1, 1),
+    ]
   }
 
   private static func mixed(seed: UInt64, count: Int) -> [WordOperation] {

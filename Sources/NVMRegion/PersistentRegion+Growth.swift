@@ -91,7 +91,10 @@ extension PersistentRegion {
 
   /// Zero pages of no file.
   static func mapAnonymous(_ at: UnsafeMutableRawPointer, _ count: Int, _ path: String) throws(NVMError) {
-    let mapped = SystemCall.map(at, count, flags: MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0)
+    // What is small is wanted whole, and one call is cheaper than a page fault a page.
+    let populate = count <= 1 << 20 ? MAP_POPULATE : 0
+    let mapped = SystemCall.map(
+      at, count, flags: MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | populate, -1, 0)
     guard mapped == 0 else {
       throw NVMError(code: .outOfMemory, message: "No memory to map the region.", path: path, errno: -mapped)
     }

@@ -1,3 +1,4 @@
+import CNVM
 import Synchronization
 
 #if canImport(Runtime)
@@ -17,12 +18,12 @@ public struct CallSite: Hashable, Sendable, CustomStringConvertible {
   static let unknown = CallSite(function: "unknown call site", file: "", line: 0)
 }
 
-/// Every stack on which a primitive was called, by number. Taken when recording (about a microsecond),
+/// Every stack on which a primitive was called, by number. Taken when recording (well below a microsecond),
 /// turned into names only for a report.
 enum CallSites {
   #if canImport(Runtime)
     private struct Table: @unchecked Sendable {
-      var numbers: [[UInt64]: Int32] = [:]
+      var numbers: [[UInt]: Int32] = [:]
       var stacks: [Backtrace] = []
       var names: [Int32: [CallSite]] = [:]
     }
@@ -30,14 +31,15 @@ enum CallSites {
     private static let images = ImageMap.capture()
 
     static func capture() -> Int32 {
+      let limit = 14
+      let key = [UInt](unsafeUninitializedCapacity: limit) { addresses, count in
+        count = nvm_callers(addresses.baseAddress!, limit)
+      }
+      if let known = table.withLock({ $0.numbers[key] }) { return known }
+      // A hundred times as slow, so only for a stack that is new.
       guard
         let stack = try? Backtrace.capture(algorithm: .fast, limit: 12, offset: 2, top: 0, images: images)
       else { return -1 }
-      var key: [UInt64] = []
-      key.reserveCapacity(12)
-      for frame in stack.frames {
-        if case .returnAddress(let address) = frame { key.append(UInt64(address) ?? 0) }
-      }
       return table.withLock { table in
         if let known = table.numbers[key] { return known }
         let number = Int32(table.stacks.count)

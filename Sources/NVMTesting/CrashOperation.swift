@@ -19,6 +19,8 @@ public struct CrashOperation<Structure, State>: Sendable {
   public let name: String
   let action: Action
   let advance: @Sendable (inout State) -> Void
+  /// What a crash in the middle may leave beside before and after.
+  private(set) var between: (@Sendable (State) -> [State])?
 
   /// A step without a result.
   public init(
@@ -53,6 +55,22 @@ public struct CrashOperation<Structure, State>: Sendable {
     self.name = name
     self.action = action
     advance = { _ in }
+  }
+
+  /// The same step, for one that takes effect in several atomic parts: `between` gives, from the state before,
+  /// the states that a crash between two parts may leave. Only in scenarios of one thread.
+  ///
+  ///     CrashOperation("clear") { try $0.clear() } model: { $0 = [] }
+  ///       .inParts { before in before.indices.map { Array(before[$0...]) } }
+  public func inParts(_ between: @escaping @Sendable (State) -> [State]) -> CrashOperation {
+    var operation = self
+    operation.between = between
+    return operation
+  }
+
+  /// What a crash during the step may leave.
+  func allowed(from before: State, to after: State) -> [State?] {
+    [before] + (between?(before) ?? []) + [after]
   }
 
   /// Closes structure and region and opens them again. Only in scenarios of one thread.

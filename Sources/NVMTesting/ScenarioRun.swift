@@ -121,7 +121,7 @@ private struct Recorder<Structure, State: Equatable & Sendable> {
       let before = state
       let index = medium.begin(operation.name, thread: 0)
       operation.advance(&state)
-      timeline.append(from: medium.trace.events.count - 1, [before, state])
+      timeline.append(from: medium.trace.events.count - 1, operation.allowed(from: before, to: state))
       guard case .perform(let perform) = operation.action else { continue }
       _ = try perform(structure)
       medium.acknowledge(index)
@@ -155,7 +155,7 @@ private struct Recorder<Structure, State: Equatable & Sendable> {
         return
       }
       medium.acknowledge(index)
-      timeline.append(from: begin, [before, state])
+      timeline.append(from: begin, operation.allowed(from: before, to: state))
       timeline.append(from: medium.trace.operations[index].acknowledge, [state])
     }
     endWithClose()
@@ -194,6 +194,10 @@ private struct Recorder<Structure, State: Equatable & Sendable> {
 
   private mutating func runThreads(_ initial: State) {
     guard let structure else { return }
+    if let parted = scenario.threads.joined().first(where: { $0.between != nil }) {
+      failure = (parted.name, "an operation in parts needs a scenario of one thread")
+      return
+    }
     let shared = Unchecked(structure)
     let results = Mutex<[[(index: Int, outcome: Operation.Outcome)]]>(scenario.threads.map { _ in [] })
     let problem = Mutex<(name: String, message: String)?>(nil)

@@ -4,6 +4,7 @@
 #define CNVM_H
 
 #include "nvm_atomic.h"
+#include "nvm_callers.h"
 #include "nvm_flush.h"
 #include "nvm_guard.h"
 #include "nvm_hash.h"
