@@ -87,7 +87,10 @@ extension PersistentHeap {
     _ c: UnsafeMutablePointer<SizeClass>
   ) throws(NVMError) -> (UnsafeMutablePointer<Slab>, Int) {
     for attempt in 0..<3 {
+      if attempt == 1 { adoptAll() }
       if let found = try search(c, underPressure: attempt == 1) { return found }
+      // What an earlier opening left free is looked for, some slabs at a time.
+      if attempt == 0, adoptSome(c), let found = try search(c, underPressure: false) { return found }
       do throws(NVMError) {
         try makeSlab(c, reclaiming: attempt == 2)
       } catch {
@@ -177,6 +180,7 @@ extension PersistentHeap {
   /// - Complexity: O(units + blocks).
   public func scanSlabs(progress: ((_ done: Int, _ total: Int) -> Void)? = nil) throws(NVMError) {
     try checkUsable()
+    adoptAll()
     let end = unitCount
     var unit = 0
     while unit < end {
@@ -291,6 +295,7 @@ extension PersistentHeap {
   /// Gives empty slabs back: before the heap grows, those that are known to be empty, one of a class excepted; under
   /// space pressure all, and everything that rests is settled first. O(slabs of classes with such).
   func reclaimSlabs(underPressure: Bool) throws(NVMError) {
+    if underPressure { adoptAll() }
     for i in 0..<classCount {
       let c = classes + i
       var empty: UnsafeMutablePointer<Slab>?
