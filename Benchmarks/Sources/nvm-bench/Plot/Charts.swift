@@ -36,6 +36,14 @@ enum Charts {
     for group in groups {
       let place = group.media.contains("emulated") ? "emulated" : "inplace"
       let threads = group.threads == 1 ? "" : ", \(group.threads) threads"
+      if group.suite == "wear" {
+        let title = "wear: the hottest line over the mean of those in use, \(group.media)"
+        charts.append(
+          Chart(
+            file: "wear-\(place)-\(group.threads).svg", title: title,
+            svg: WearChart.make(byGroup[group]!, title: title)))
+        continue
+      }
       let title = "\(group.suite): time per operation, \(group.media)\(threads)"
       charts.append(
         Chart(
