@@ -134,10 +134,7 @@ extension PersistentHeap {
           map.set(head.unit, tag: UnitMap.Tag.other, length: head.length)
         case .table, .log:
           sweptCount += 1
-          region.store(freeWord(head.unit, head.length), at: entry(head.unit))
-          region.flush(entry(head.unit), count: 8)
-          try region.settle()
-          space.runs.insert(head.unit, head.length, limit: head.unit + head.length)
+          try sweep(&space, head)
         case nil:
           map.set(head.unit, tag: UnitMap.Tag.other, length: head.length)
           space.setAsideUnits += head.length
@@ -146,5 +143,13 @@ extension PersistentHeap {
     }
     recovery.extents = extentCount
     recovery.sweptExtents = sweptCount
+  }
+
+  /// Frees the extent of a log record that is done with, or of a table that the header does not name.
+  private func sweep(_ space: inout ExtentSpace, _ head: ExtentWalk.Head) throws(NVMError) {
+    region.store(freeWord(head.unit, head.length), at: entry(head.unit))
+    region.flush(entry(head.unit), count: 8)
+    try region.settle()
+    space.runs.insert(head.unit, head.length, limit: head.unit + head.length)
   }
 }
