@@ -35,8 +35,9 @@ class RegionTestCase: XCTestCase {
 
   override func tearDown() {
     // Foundation closes what it used to watch a child a little after the child's end.
-    for _ in 0..<500 where openDescriptors() != descriptors { usleep(10_000) }
-    XCTAssertEqual(openDescriptors(), descriptors, "descriptors left open: \(descriptorTargets())")
+    for _ in 0..<500 where openDescriptors() > descriptors { usleep(10_000) }
+    // Fewer are no leak: one of Foundation's was still open when the test began.
+    XCTAssertLessThanOrEqual(openDescriptors(), descriptors, "descriptors left open: \(descriptorTargets())")
     for mount in mounts { _ = try? runProgram("/bin/umount", [mount]) }
     for path in [directory, memoryDirectory] { try? FileManager.default.removeItem(atPath: path) }
   }
