@@ -134,16 +134,23 @@ extension PersistentHeap {
   }
 
   /// Called before a class takes space that it never used. Where more than the limit rests in the heap, and a fair
-  /// part of that in this class, the class uses its oldest early from now on: then `true`. Under the class lock.
+  /// part of that in this class, or where its blocks are pages and more and rest up to their own limit, the class
+  /// uses its oldest early from now on: then `true`. Under the class lock.
   private func limitResting(_ c: UnsafeMutablePointer<SizeClass>) -> Bool {
     let limit = restingByteLimit
-    guard restingBytes > limit else {
+    if restingBytes > limit {
+      c.pointee.restingLimit = max(Self.batch, limit / 16 / c.pointee.blockBytes)
+    } else if c.pointee.blockBytes > 4096 {
+      c.pointee.restingLimit = max(Self.batch, limit / Self.largeShare / c.pointee.blockBytes)
+    } else {
       c.pointee.restingLimit = .max
       return false
     }
-    c.pointee.restingLimit = max(Self.batch, limit / 16 / c.pointee.blockBytes)
     return c.pointee.quarantined >= c.pointee.restingLimit
   }
+
+  /// Of the bytes that may rest, the blocks of one class from 4 KiB on, and the large objects, have this part each.
+  static let largeShare = 8
 
   var restingByteLimit: Int { max(options.quarantineLimit, unitCount << unitShift / 8) }
 
