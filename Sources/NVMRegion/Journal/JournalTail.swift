@@ -32,6 +32,8 @@ struct JournalTail {
   /// Atomic sections that are open: what they append goes into one batch.
   var sections = 0
   var isCheckpointing = false
+  /// Those that were carried out.
+  var checkpoints: UInt64 = 0
   var isCheckpointWanted = false
   var isStopping = false
   var isClosed = false

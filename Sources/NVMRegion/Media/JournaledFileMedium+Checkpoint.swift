@@ -90,7 +90,9 @@ extension JournaledFileMedium {
     }
     lock()
     t.pointee.isCheckpointing = false
-    if let failure { fail(failure) } else { t.pointee.header = header }
+    if let failure { return fail(failure) }
+    t.pointee.header = header
+    t.pointee.checkpoints += 1
   }
 
   /// Brings home everything that is durable now.

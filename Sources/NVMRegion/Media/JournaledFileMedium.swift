@@ -100,6 +100,18 @@ package final class JournaledFileMedium: RegionMedium, @unchecked Sendable {
   /// Pages of memory that the file's own cannot stand for. Approximate while others are at work.
   package var privatePageCount: Int { privatePages?.privateCount ?? 0 }
 
+  /// `nil` in a forked child, where the mutex may belong to a thread that it does not have.
+  var statistics: JournalStatistics? {
+    guard !isForked else { return nil }
+    lock()
+    defer { unlock() }
+    let t = tail.pointee
+    return JournalStatistics(
+      capacity: area.ringSize, used: Int(truncatingIfNeeded: t.ticketIfAny &- t.header.start),
+      appended: t.ticketIfAny, syncs: t.batch - 1, checkpoints: t.checkpoints,
+      privatePages: privatePageCount)
+  }
+
   // MARK: The lock
 
   @inline(__always) func lock() { pthread_mutex_lock(mutex) }

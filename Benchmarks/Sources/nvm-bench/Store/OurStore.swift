@@ -62,6 +62,7 @@ final class OurStore: StoreContestant {
   }
   func session() -> (any StoreSession)? { makeSession() }
   func close() { try? store.close() }
+  var journal: JournalStatistics? { store.region.journalStatistics }
 }
 
 private final class WordSession: StoreSession {

@@ -1,5 +1,6 @@
 import CBench
 import Foundation
+import NVMRegion
 import PeerStores
 
 /// A store in the competition; each has a directory of its own.
@@ -8,6 +9,12 @@ protocol StoreContestant: AnyObject {
   /// For one thread, made on it.
   func session() -> (any StoreSession)?
   func close()
+  /// Of ours on a journaled file.
+  var journal: JournalStatistics? { get }
+}
+
+extension StoreContestant {
+  var journal: JournalStatistics? { nil }
 }
 
 protocol StoreSession: AnyObject {
