@@ -28,7 +28,7 @@ package final class JournaledFileMedium: RegionMedium, @unchecked Sendable {
   private let key: UInt64
   private let forkGeneration = nvm_fork_generation()
   /// The most that is appended before it is written, whether somebody waits or not.
-  private let batchLimit: Int
+  let batchLimit: Int
   // Written once in attach, before the region is visible to any other thread.
   @exclusivity(unchecked) private(set) var base = UnsafeMutableRawPointer(bitPattern: 8)!
 
@@ -38,11 +38,11 @@ package final class JournaledFileMedium: RegionMedium, @unchecked Sendable {
   /// There is work for the thread.
   let work: UnsafeMutablePointer<pthread_cond_t>
   let tail: UnsafeMutablePointer<JournalTail>
-  /// Word 0: the durable position, word 1: bytes of the region.
-  private let words: UnsafeMutableRawPointer
+  /// Word 0: the durable position, word 1: bytes of the region, word 2: whether writers are to wait for room.
+  let words: UnsafeMutableRawPointer
   var size: UnsafeMutableRawPointer { words + 8 }
   /// A line for each thread slot: 0 the ticket of its last append, 8 depth of its deferrals, 16 the batch that it waited
-  /// for last.
+  /// for last, 24 whether it is in an atomic section.
   let slots: UnsafeMutableRawPointer
   @exclusivity(unchecked) var thread: pthread_t?
   let privatePages: PrivatePages?
@@ -326,6 +326,7 @@ package final class JournaledFileMedium: RegionMedium, @unchecked Sendable {
       }
     }
     t.pointee.isLed = false
+    noteFilling()
     wakeAll()
     let waiting = Int(t.pointee.durable &- t.pointee.header.start)
     if waiting > area.ringSize / 2 || waiting > area.ringSize / 16 && privatePages?.isOverLimit == true {
@@ -341,6 +342,7 @@ package final class JournaledFileMedium: RegionMedium, @unchecked Sendable {
     guard nvm_thread_slot() != 0 else { return false }
     nvm_store_relaxed(slot + 8, nvm_load_relaxed(slot + 8) + 1)
     if isAtomic {
+      nvm_store_relaxed(slot + 24, 1)
       lock()
       while tail.pointee.isSealWanted { wait() }
       tail.pointee.sections += 1
@@ -353,6 +355,7 @@ package final class JournaledFileMedium: RegionMedium, @unchecked Sendable {
     let slot = slot
     nvm_store_relaxed(slot + 8, nvm_load_relaxed(slot + 8) - 1)
     if isAtomic {
+      nvm_store_relaxed(slot + 24, 0)
       lock()
       tail.pointee.sections -= 1
       if tail.pointee.sections == 0 { wakeAll() }

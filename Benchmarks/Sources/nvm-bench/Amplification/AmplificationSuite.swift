@@ -78,6 +78,7 @@ struct AmplificationRun {
     var random = Random(seed: options.seed &+ 17)
     var ns: UInt64 = 0
     var laps = 0.0
+    var appended = 0.0
     let changes = try with(name) { session, store in
       var changes = 0
       let atOnce = max(perCommit, 10_000)
@@ -87,7 +88,10 @@ struct AmplificationRun {
         change(session, keys, UInt32(truncatingIfNeeded: changes), name)
         ns += bench_ns() - began
         changes += atOnce
-        if let journal = store.journal { laps = Double(journal.appended) / Double(journal.capacity) }
+        if let journal = store.journal {
+          appended = Double(journal.appended)
+          laps = appended / Double(journal.capacity)
+        }
       }
       return changes
     }
@@ -100,7 +104,10 @@ struct AmplificationRun {
     let user = Double(changes) * Self.userBytes
     results.add(row, name, extra: Self.figure, written.process / user)
     if let device = written.device { results.add(row, name, extra: "of the device", device / user) }
-    if laps > 0 { results.add(row, name, extra: "laps", laps) }
+    if laps > 0 {
+      results.add(row, name, extra: "laps", laps)
+      results.add(row, name, extra: "of records", appended / user)
+    }
     return changes
   }
 
