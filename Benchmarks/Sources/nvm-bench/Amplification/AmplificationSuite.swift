@@ -56,7 +56,7 @@ struct AmplificationRun {
 
   func run() throws {
     var changesOfOurs = 0
-    for name in Stores.names where name != Stores.floor && options.wants(peer: name) {
+    for name in Stores.names where name != Stores.floor && name != Stores.twin && options.wants(peer: name) {
       let isOurs = name.hasPrefix(ours)
       let most = isOurs ? Int.max : name == "RocksDB" ? max(changesOfOurs, peerChanges) : peerChanges
       let changes = try measure(name, most: most)
