@@ -52,6 +52,8 @@ final class PrivatePages: @unchecked Sendable {
   /// How many pages are private.
   var privateCount: Int { Int(truncatingIfNeeded: nvm_load_relaxed(words + 128)) }
   var isOverLimit: Bool { privateCount > limit }
+  /// Whether writers are to wait until some were given back.
+  var isFarOverLimit: Bool { privateCount > limit + limit / 2 }
 
   private func position(_ page: Int) -> UnsafeMutableRawPointer { positions + page &* 8 }
 

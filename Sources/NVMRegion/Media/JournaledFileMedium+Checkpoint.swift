@@ -44,10 +44,14 @@ extension JournaledFileMedium {
   // takes. So it waits before its first lock, from the point on where what is under way may still go in: a batch, and
   // an eighth of the ring.
 
-  /// With the mutex: writers see whether they are to wait.
+  /// With the mutex: writers see whether they are to wait: for room, or for memory where too many pages are private
+  /// and a checkpoint would let some go.
   func noteFilling() {
-    let used = Int(truncatingIfNeeded: tail.pointee.ticket &- tail.pointee.header.start)
-    nvm_store_release(words + 16, used > area.ringSize - area.ringSize / 8 - batchLimit ? 1 : 0)
+    let t = tail
+    let used = Int(truncatingIfNeeded: t.pointee.ticket &- t.pointee.header.start)
+    let isFull = used > area.ringSize - area.ringSize / 8 - batchLimit
+    let isHeavy = t.pointee.header.start < t.pointee.durable && privatePages?.isFarOverLimit == true
+    nvm_store_release(words + 16, isFull || isHeavy ? 1 : 0)
   }
 
   /// Before the first lock of a change: returns when there is room in the ring for what a change appends, or nothing

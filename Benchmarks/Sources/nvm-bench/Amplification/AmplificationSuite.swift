@@ -10,7 +10,8 @@ struct AmplificationCommand: ParsableCommand {
   @OptionGroup var options: Options
   @Option(help: "Changes per commit, separated by commas.")
   var commits: String = "100,1000,10000"
-  @Option(help: "How often our journal goes round at least. RocksDB makes as many changes as ours then has made.")
+  @Option(
+    help: "How often our journal goes round at least. RocksDB makes as many changes as ours then has made.")
   var laps: Double = 10
   @Option(
     help: "Changes that LMDB and SQLite make at most: they write pages in place and are steady soon.")

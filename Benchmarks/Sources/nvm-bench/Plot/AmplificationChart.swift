@@ -13,7 +13,8 @@ enum AmplificationChart {
     let panelWidth = 300.0
     var svg = SVG(width: 70 + Double(commits.count) * (panelWidth + 130), height: 380)
     svg.text(title, 12, 24, class: "h")
-    svg.text("lower is better; both scales are logarithmic; random updates, 16 bytes each", 12, 42, class: "l")
+    svg.text(
+      "lower is better; both scales are logarithmic; random updates, 16 bytes each", 12, 42, class: "l")
     let low = floor(log10(rows.map(value).min()!))
     let high = max(ceil(log10(rows.map(value).max()!)), low + 1)
     func y(_ v: Double) -> Double { 330 - 240 * (log10(v) - low) / (high - low) }

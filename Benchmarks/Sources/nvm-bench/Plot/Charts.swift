@@ -27,7 +27,7 @@ enum Charts {
     }
     var groups: [Group] = []
     var byGroup: [Group: [Row]] = [:]
-    for row in rows 
+    for row in rows
     where row.nsPerOp > 0 && !DetectionChart.isDetection(row) && !AmplificationChart.isAmplification(row) {
       let group = Group(suite: row.suite, media: row.media, threads: row.threads)
       if byGroup[group] == nil { groups.append(group) }

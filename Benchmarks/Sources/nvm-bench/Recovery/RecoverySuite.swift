@@ -19,7 +19,9 @@ struct RecoveryCommand: ParsableCommand {
         for n in sizes {
           for ending in ["clean close", "SIGKILL"] {
             // The floor keeps nothing that could be opened.
-            for name in Stores.names.filter({ $0 != Stores.floor && $0 != Stores.twin }) + [RecoveryChild.heap, RecoveryChild.pool]
+            for name in Stores.names.filter({ $0 != Stores.floor && $0 != Stores.twin }) + [
+              RecoveryChild.heap, RecoveryChild.pool,
+            ]
             where options.wants(peer: name) || name == RecoveryChild.heap {
               if name == RecoveryChild.pool && options.media != .emulated { continue }
               guard options.wants(workload: ending) else { continue }

@@ -71,8 +71,9 @@ struct LargeRun {
 
   private func ordered(_ i: Int, _ n: Int) -> UInt64 { UInt64(i) * (1 << 62 / UInt64(n)) }
 
-  private func play(_ session: any StoreSession, _ keys: [UInt64], _ op: Int, _ perCommit: Int, _ name: String)
-  {
+  private func play(
+    _ session: any StoreSession, _ keys: [UInt64], _ op: Int, _ perCommit: Int, _ name: String
+  ) {
     var outcome = bench_outcome()
     keys.withUnsafeBufferPointer {
       var batch = bench_batch()
