@@ -8,7 +8,7 @@ struct LargeCommand: ParsableCommand {
     abstract: "Look-ups in stores larger than the memory: for a limit see larger-than-memory.sh.")
   @OptionGroup var options: Options
   @Option(help: "Look-ups of each store in a round.")
-  var reads: Int = 40_000
+  var reads: Int = 8_000
 
   func run() throws {
     try runSuite(options) { results, directory in
