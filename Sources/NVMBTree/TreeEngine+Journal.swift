@@ -21,6 +21,9 @@ extension TreeEngine {
     if journal != nil { try awaitPosition(node) }
   }
 
+  /// Waits, where the journal fills up, before the first lock of a change.
+  @inline(__always) func admit() { journal?.admit() }
+
   /// Lets the updates of this thread go on without waiting for the disk. False where they do not wait for one.
   @usableFromInline func beginDeferral() -> Bool { region.beginDeferral() }
   @usableFromInline func endDeferral() { region.endDeferral() }

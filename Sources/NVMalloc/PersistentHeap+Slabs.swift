@@ -45,7 +45,7 @@ extension PersistentHeap {
   @inline(__always)
   private func takeFast(_ c: UnsafeMutablePointer<SizeClass>) -> (UnsafeMutablePointer<Slab>, Int)? {
     if isChoosy { chooseLeastAllocated(c) }
-    if let slab = c.pointee.first, slab.pointee.freeCount > 0 { return takeFree(c, slab) }
+    if let slab = c.pointee.first, slab.pointee.freeCount > 0, let found = takeFree(c, slab) { return found }
     if c.pointee.quarantined >= c.pointee.restingLimit || c.pointee.hasRested(now: now(), ticks: restTicks) {
       let freed = c.pointee.pop()
       // The header of the next one will be wanted soon.
@@ -60,12 +60,23 @@ extension PersistentHeap {
   @inline(__always)
   private func takeFree(
     _ c: UnsafeMutablePointer<SizeClass>, _ slab: UnsafeMutablePointer<Slab>
-  ) -> (UnsafeMutablePointer<Slab>, Int) {
+  ) -> (UnsafeMutablePointer<Slab>, Int)? {
+    guard let index = slab.takeFree() else {
+      miscounted(c, slab)
+      return nil
+    }
     if slab.pointee.busy == 0 { c.pointee.emptyCount &-= 1 }
     slab.pointee.busy &+= 1
-    let index = slab.takeFree()
     if slab.pointee.freeCount == 0 { c.pointee.relist(slab) }
     return (slab, index)
+  }
+
+  /// More free blocks were counted than there are bits: the bits are right, and the heap says that it is damaged. Under
+  /// the class lock.
+  @inline(never)
+  private func miscounted(_ c: UnsafeMutablePointer<SizeClass>, _ slab: UnsafeMutablePointer<Slab>) {
+    noteDamage()
+    c.pointee.relist(slab)
   }
 
   /// A free hint led to a header that does not say free: the block is not used until a repair.

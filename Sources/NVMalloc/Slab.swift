@@ -126,8 +126,8 @@ extension UnsafeMutablePointer where Pointee == Slab {
     if index >> 6 < pointee.searchWord { pointee.searchWord = index >> 6 }
   }
 
-  /// Takes the lowest free block. `freeCount` must not be 0.
-  func takeFree() -> Int {
+  /// Takes the lowest free block. `nil` where there is none, whatever `freeCount` says: it says 0 then.
+  func takeFree() -> Int? {
     let free = freeBits
     let preferred = pointee.preferred
     if preferred >= 0 {
@@ -148,15 +148,16 @@ extension UnsafeMutablePointer where Pointee == Slab {
       }
       w &+= 1
     }
-    fatalError("free count without a free bit")
+    pointee.freeCount = 0
+    return nil
   }
 
-  /// Makes the block with the lowest rank of the first 64 free ones the next that ``takeFree()`` takes. `freeCount` must
-  /// not be 0.
+  /// Makes the block with the lowest rank of the first 64 free ones the next that ``takeFree()`` takes.
   func preferFree(rank: (Int) -> UInt32) {
     let free = freeBits
     var w = pointee.searchWord
     while w < pointee.wordCount, free[2 &* w &+ 1] == 0 { w &+= 1 }
+    guard w < pointee.wordCount else { return }
     var rest = free[2 &* w &+ 1]
     var best = (index: 0, rank: UInt32.max)
     while rest != 0 {

@@ -27,7 +27,8 @@ enum Charts {
     }
     var groups: [Group] = []
     var byGroup: [Group: [Row]] = [:]
-    for row in rows where row.nsPerOp > 0 && !DetectionChart.isDetection(row) {
+    for row in rows
+    where row.nsPerOp > 0 && !DetectionChart.isDetection(row) && !AmplificationChart.isAmplification(row) {
       let group = Group(suite: row.suite, media: row.media, threads: row.threads)
       if byGroup[group] == nil { groups.append(group) }
       byGroup[group, default: []].append(row)
@@ -57,6 +58,7 @@ enum Charts {
       }
     }
     if let chart = DetectionChart.make(rows) { charts.append(chart) }
+    if let chart = AmplificationChart.make(rows) { charts.append(chart) }
     return charts
   }
 
