@@ -85,6 +85,7 @@ extension TreeEngine {
       space.release(header.tree)
       throw error
     }
+    heap.region.expectRandomReads()
     engine.becomeRegistered()
     return engine
   }

@@ -28,6 +28,7 @@ extension PersistentRegion {
       let new = min((wanted + 4095) & ~4095, maximumSize)
       if state.fd >= 0 {
         try extendFile(&state, from: old, to: new)
+        adviseReads(size: new)
       } else {
         try Self.mapAnonymous(baseAddress + old, new - old, path)
       }
