@@ -97,7 +97,7 @@ public import NVMRegion
     if engine.keysAreBytes { for i in 0..<count { fetchRecords(i) } }
     for i in 0..<count { read(i) }
     let isCurrent = engine.gate.isCurrent(ticket)
-    if engine.journal != nil {
+    if engine.isMarked {
       for i in 0..<count where !steps[i].isLost { try engine.awaitDurable(steps[i].node) }
     }
     for i in 0..<count where steps[i].isLost || !isCurrent {

@@ -35,7 +35,7 @@ extension PersistentRegion {
       do throws(NVMError) {
         // What this thread flushed comes before the mark that vouches for it, and so does what any thread changed
         // under a group.
-        flushAllGroups()
+        _ = flushAllGroups()
         try fenceUnderStateLock()
         try medium?.close(isClean: true)
         try updateSuperblock(&state) {

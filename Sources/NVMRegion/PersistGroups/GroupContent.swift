@@ -116,8 +116,10 @@ extension PersistentRegion {
   private func forEachOutstanding(
     _ area: GroupArea, _ slot: Int, id: UInt64?, _ body: ((first: UInt64, count: UInt64)) -> Void
   ) {
-    let settled = isSettled(area, slot, nvm_load_acquire(area.flushed)) ? nvm_load_acquire(area.flushed) : 0
-    let cleared = max(nvm_load_acquire(area.cleared), id.map { nvm_load_acquire(area.cleared($0)) } ?? 0, settled)
+    let flushed = nvm_load_acquire(area.flushed)
+    let settled = isSettled(area, slot, flushed) ? flushed : 0
+    let own = id.map { nvm_load_acquire(area.cleared($0)) } ?? 0
+    let cleared = max(nvm_load_acquire(area.cleared), own, settled)
     let end = nvm_load_acquire(area.end)
     // As far back as entries may be: the start moves on only past what is settled.
     var index = max(nvm_load_acquire(area.start), end > GroupArea.capacity ? end - GroupArea.capacity : 0)
@@ -203,14 +205,26 @@ extension PersistentRegion {
   }
 
   /// Starts the write-back of all that any thread has changed under groups and not fenced; the caller's next fence
-  /// makes it durable. Nobody may change anything meanwhile.
-  func flushAllGroups() {
-    guard journal == nil else { return }
+  /// makes it durable. Returns what to raise, and to which value, when it has fenced.
+  func flushAllGroups() -> [(word: UnsafeMutableRawPointer, tick: UInt64)] {
+    guard journal == nil else { return [] }
     flushPending()
     let own = Int(nvm_thread_slot())
+    var cleared: [(word: UnsafeMutableRawPointer, tick: UInt64)] = []
     for slot in stride(from: groups.records.highest, to: 0, by: -1) where slot != own {
-      if let area = groups.records.area(slot) { forEachOutstanding(area, slot, id: nil) { flush($0) } }
+      guard let area = groups.records.area(slot) else { continue }
+      let tick = nvm_load_acquire(area.tick)
+      forEachOutstanding(area, slot, id: nil) { flush($0) }
+      cleared.append((area.cleared, tick))
     }
+    return cleared
+  }
+
+  /// Makes durable all that any thread has changed under groups as of now. One fence.
+  package func settleAllGroups() throws(NVMError) {
+    let cleared = flushAllGroups()
+    try fence()
+    for (word, tick) in cleared { Self.raise(word, to: tick) }
   }
 
   static func raise(_ word: UnsafeMutableRawPointer, to value: UInt64) {
