@@ -46,6 +46,8 @@ enum TreeGroupScenarios {
     case read
     /// Nobody waits: the same leaves are changed again, durably.
     case overwritten
+    /// Nobody waits: the tree gives back what it does not need, records that were replaced above all.
+    case trimmed
   }
 
   private static func group<Key: DurableKey & Hashable & Sendable, Value: DurableValue & Equatable & Sendable>(
@@ -65,6 +67,7 @@ enum TreeGroupScenarios {
       switch ending {
       case .waited: try group.wait()
       case .read: break
+      case .trimmed: tree.trim()
       case .overwritten:
         for key in keys {
           if let last = changes.last(where: { $0.key == key })?.value { try tree.updateValue(last, forKey: key) }
@@ -140,6 +143,7 @@ enum TreeGroupScenarios {
           group([("a", long), (one, "1"), (two, long)]), group([("a", "c"), (one, long), (one, "2")]),
           group([(three, ""), ("b", long), ("key number four", "4")]), group([(two, nil), ("a", long)], .read),
           .restart, group([(two, "2"), ("a", nil), (one, nil), ("b", "x")]), .reopen,
+          group([(three, long), ("b", nil), (one, "1"), (two, long)], .trimmed), group([(three, "3")], .trimmed),
           group([(one, "again"), (two, nil), (two, long)], .overwritten),
         ] as [CrashOperation<TreeSubject<String, String>, [String: String]>]
       ], leafCapacity: 4)

@@ -11,7 +11,7 @@ extension PersistentRegion {
   /// False, and nothing is put off: on a journal, within another span, and for a thread that shares its slot.
   package func beginGroupSpan(_ group: PersistGroup) -> Bool {
     let slot = Int(nvm_thread_slot())
-    guard journal == nil, groups.makeArea(slot), let area = groups.records.area(slot),
+    guard journal == nil, let area = groups.records.area(slot) ?? makeArea(slot),
       nvm_load_relaxed(area.current) == 0
     else { return false }
     nvm_store_relaxed(area.current, group.id &+ 1)

@@ -95,7 +95,7 @@ extension PersistentRegion {
     return mustSettle || records.outstanding(area) > UInt64(GroupContent.mostRanges)
   }
 
-  @inline(never) private func makeArea(_ slot: Int) -> GroupArea? {
+  @inline(never) func makeArea(_ slot: Int) -> GroupArea? {
     groups.makeArea(slot) ? groups.records.area(slot) : nil
   }
 
