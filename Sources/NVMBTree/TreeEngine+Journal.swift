@@ -64,20 +64,21 @@ extension TreeEngine {
   @inline(__always) func settleLeaf(_ node: UInt32) throws(NVMError) {
     if isMarked { try settleStamp(node) }
   }
-  @inline(never) private func settleStamp(_ node: UInt32) throws(NVMError) {
-    if journal == nil { try region.settle(stamp: nvm_load_relaxed(space.positionWord(node))) }
+  @inline(__always) private func settleStamp(_ node: UInt32) throws(NVMError) {
+    if journal != nil { return }
+    let stamp = nvm_load_relaxed(space.positionWord(node))
+    if stamp != 0 { try region.settle(stamp: stamp) }
   }
 
   /// Whether this thread's changes are fenced later.
-  @inline(__always) var putsOff: Bool { isMarked && isInSpan }
-  @inline(never) private var isInSpan: Bool { journal == nil && region.isInGroupSpan }
+  @inline(__always) var putsOff: Bool { isMarked && region.isInGroupSpan }
 
   /// The end of a change where leaves are marked. `lines`: those of the leaf that were changed, besides the first.
   @inline(never)
   func commitMarked(_ leaf: Leaf, words: UInt8, lines: UInt8) throws(NVMError) {
-    if journal == nil, try region.commitUnderGroup(leaf: leaf.offset, lines: lines | 1) {
-      mark(leaf.node)
-      return
+    if region.isInGroupSpan {
+      let stamp = try region.commitUnderGroup(leaf: leaf.offset, lines: lines | 1)
+      return nvm_store_relaxed(space.positionWord(leaf.node), stamp)
     }
     region.flush(line: leaf.offset, words: words)
     try region.settle()

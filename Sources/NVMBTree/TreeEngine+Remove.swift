@@ -84,8 +84,9 @@ extension TreeEngine {
       return
     }
     // Fenced at once, under a group too: the neighbour's node may be written again.
-    let span = putsOff ? region.setGroupSpan(0) : 0
-    defer { if span != 0 { _ = region.setGroupSpan(span) } }
+    let span = nvm_group_span()
+    if span != nil { nvm_set_group_span(nil) }
+    defer { if span != nil { nvm_set_group_span(span) } }
     do throws(NVMError) {
       try settleLeaf(leaf.node)
       try settleLeaf(neighbour)

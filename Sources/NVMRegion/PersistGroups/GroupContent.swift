@@ -95,7 +95,8 @@ extension PersistentRegion {
   /// fence does.)
   @inline(__always) func isSettled(_ area: GroupArea, _ slot: Int, _ tick: UInt64) -> Bool {
     if tick <= nvm_load_acquire(area.settled) || tick <= nvm_load_acquire(area.cleared) { return true }
-    guard tick <= nvm_load_acquire(area.flushed) else { return false }
+    let pending = nvm_load_acquire(area.pending)
+    guard pending == 0 || tick < pending else { return false }
     let fences = nvm_load_acquire(area.fences)
     return completedFences(slot) > fences
   }
@@ -116,7 +117,8 @@ extension PersistentRegion {
   private func forEachOutstanding(
     _ area: GroupArea, _ slot: Int, id: UInt64?, _ body: ((first: UInt64, count: UInt64)) -> Void
   ) {
-    let flushed = nvm_load_acquire(area.flushed)
+    let pending = nvm_load_acquire(area.pending)
+    let flushed = pending == 0 ? area.tick : pending - 1
     let settled = isSettled(area, slot, flushed) ? flushed : 0
     let own = id.map { nvm_load_acquire(area.cleared($0)) } ?? 0
     let cleared = max(nvm_load_acquire(area.cleared), own, settled)
@@ -141,16 +143,15 @@ extension PersistentRegion {
   /// Starts the write-back of what this thread has put off, without waiting.
   func flushPending(_ area: GroupArea, _ slot: Int) {
     let records = groups.records
+    guard nvm_load_relaxed(area.pending) != 0 else { return }
     let end = nvm_load_relaxed(area.end)
-    var index = nvm_load_relaxed(area.flushedEnd)
-    guard index != end else { return }
+    var index = nvm_load_relaxed(area.pendingStart)
     records.advance(area, completed: completedFences(slot))
     while index != end {
       flush(GroupArea.lines(nvm_load_relaxed(area.entry(index))))
       index &+= 1
     }
-    nvm_store_release(area.flushed, nvm_load_relaxed(area.tick))
-    nvm_store_relaxed(area.flushedEnd, end)
+    nvm_store_release(area.pending, 0)
   }
 
   /// What the calling thread has put off. Never waits.
@@ -198,7 +199,7 @@ extension PersistentRegion {
       flushPending(area, slot)
       return try fence()
     }
-    let tick = nvm_load_acquire(area.tick)
+    let tick = area.tick
     forEachOutstanding(area, slot, id: nil) { flush($0) }
     try fence()
     Self.raise(area.cleared, to: tick)
@@ -213,7 +214,7 @@ extension PersistentRegion {
     var cleared: [(word: UnsafeMutableRawPointer, tick: UInt64)] = []
     for slot in stride(from: groups.records.highest, to: 0, by: -1) where slot != own {
       guard let area = groups.records.area(slot) else { continue }
-      let tick = nvm_load_acquire(area.tick)
+      let tick = area.tick
       forEachOutstanding(area, slot, id: nil) { flush($0) }
       cleared.append((area.cleared, tick))
     }

@@ -6,19 +6,22 @@ import Glibc
 //
 // Each change of a thread has a number, its *tick*. The thread's area holds
 //
-//     tick      of the last change              settled   all up to here were settled by the thread's own fences
-//     flushed   all up to here are written back;         start ..< end   the lines of the changes behind `settled`
-//     fences    how many the thread had completed when it wrote back the last of them
+//     start ..< end   the lines of changes, each with the tick of the last; that of the last entry is the last of all
+//     settled         all up to here were settled by the thread's own fences
+//     pending         the first change whose write-back is put off, 0 for none; with all that came after it
+//     fences          how many the thread had completed when it last began to write back
 //
 // and for each counter the tick of its last change by this thread. One fence more than `fences`, whatever it was for,
-// and all up to `flushed` is durable. A waiter of another thread writes the lines back itself, fences, and notes how
+// and all before `pending` is durable. A waiter of another thread writes the lines back itself, fences, and notes how
 // far it came: `cleared`, of one counter or of all.
 //
 // Which counter last changed a line: a place of a table for each hash of a line, with a word for each of eight threads
 // that this thread alone writes; further tables serve further threads.
 //
-//     writer   conflicts … data … entry, end, tick, counter's tick (release) … flush … flushed … fences + 1
-//     asker    counter's tick (acquire), settled, flushed, fences of the area; then how many are completed
+//     writer   fences … entry, end, pending, counter's tick (release) … flush … pending := 0 … one fence more
+//     asker    counter's tick (acquire), settled, pending, fences of the area; then how many are completed
+//
+// What a thread writes here stands behind the change itself in the queue of its stores, so there is little of it.
 
 /// A thread's area.
 struct GroupArea: @unchecked Sendable {
@@ -33,18 +36,24 @@ struct GroupArea: @unchecked Sendable {
   /// So many lines of trees are written back together.
   static let mostPending: UInt64 = 32
 
-  var tick: UnsafeMutableRawPointer { base }
-  var flushed: UnsafeMutableRawPointer { base + 8 }
+  var pending: UnsafeMutableRawPointer { base + 8 }
   var fences: UnsafeMutableRawPointer { base + 16 }
   var settled: UnsafeMutableRawPointer { base + 24 }
   var start: UnsafeMutableRawPointer { base + 32 }
   var end: UnsafeMutableRawPointer { base + 40 }
-  /// Entries before it are written back. The owner's alone, as is the next.
-  var flushedEnd: UnsafeMutableRawPointer { base + 48 }
+  /// The first entry that is pending, if any is. The owner's alone, as is the next.
+  var pendingStart: UnsafeMutableRawPointer { base + 48 }
   /// The counter under which the owner's changes of trees go, plus one; 0 for none.
   var current: UnsafeMutableRawPointer { base + 56 }
   /// What other threads have settled, all counters. A line of its own.
   var cleared: UnsafeMutableRawPointer { base + 128 }
+  /// The base address of the region, so that a thread's current area is known to be of this one.
+  static let owner = 136
+
+  /// The tick of the last change.
+  @inline(__always) var tick: UInt64 {
+    nvm_load_acquire(entry(nvm_load_acquire(end) &- 1) + 8) & Self.tickMask
+  }
 
   @inline(__always) func mark(_ id: UInt64) -> UnsafeMutableRawPointer {
     base + (Self.marks &+ Int(truncatingIfNeeded: id) &* 16)
@@ -102,7 +111,7 @@ struct GroupRecords: @unchecked Sendable {
   func position(_ id: UInt64) -> UnsafeMutableRawPointer { base + (Self.words + Int(id) * 16 + 8) }
 
   /// Makes the area and the table of a slot, one thread at a time. False where there is no memory.
-  func makeArea(_ slot: Int) -> Bool {
+  func makeArea(_ slot: Int, _ region: UnsafeMutableRawPointer) -> Bool {
     if area(slot) != nil { return true }
     let k = slot / 8
     if table(k) == nil {
@@ -110,6 +119,7 @@ struct GroupRecords: @unchecked Sendable {
       nvm_store_release(base + (Self.tables + k * 8), UInt64(UInt(bitPattern: table)))
     }
     guard let area = Self.map(GroupArea.size) else { return false }
+    nvm_store_relaxed(area + GroupArea.owner, UInt64(UInt(bitPattern: region)))
     nvm_store_release(base + (Self.areas + slot * 8), UInt64(UInt(bitPattern: area)))
     nvm_store_release(base, UInt64(max(highest, slot)))
     return true
@@ -132,11 +142,17 @@ struct GroupRecords: @unchecked Sendable {
     while k <= last {
       if let table = table(k) {
         let row = table + place
-        var way = 0
-        while way < 8 {
+        // Without branches: seldom does another stand there.
+        var different: UInt64 = 0
+        for way in 0..<8 {
           let other = nvm_load_relaxed(row + way &* 8)
-          if other != 0, other != mine { conflict(other &- 1) }
-          way &+= 1
+          different |= other == 0 ? 0 : other ^ mine
+        }
+        if different != 0 {
+          for way in 0..<8 {
+            let other = nvm_load_relaxed(row + way &* 8)
+            if other != 0, other != mine { conflict(other &- 1) }
+          }
         }
         if k == slot &>> 3 { nvm_store_release(row + (slot & 7) &* 8, mine) }
       }
@@ -148,22 +164,27 @@ struct GroupRecords: @unchecked Sendable {
   /// - Parameter pending: whether its write-back is put off; else the caller starts it now, with no fence before.
   @inline(__always)
   func note(_ area: GroupArea, _ id: UInt64, first: UInt64, count: UInt64, pending: Bool) {
-    let tick = nvm_load_relaxed(area.tick) &+ 1
     let end = nvm_load_relaxed(area.end)
+    let last = area.entry(end &- 1)
+    let before = nvm_load_relaxed(last + 8)
+    let tick = (before & GroupArea.tickMask) &+ 1
     let mark = GroupArea.pack(id: id, tick: tick)
-    // Work goes on in the same line, or in the next: the last entry grows, unless another waits to be written back.
-    let start = pending ? nvm_load_relaxed(area.flushedEnd) : nvm_load_relaxed(area.start)
-    if end != start {
-      let last = area.entry(end &- 1)
+    var start = nvm_load_relaxed(area.start)
+    if pending {
+      if nvm_load_relaxed(area.pending) == 0 {
+        nvm_store_relaxed(area.pendingStart, end)
+        nvm_store_release(area.pending, tick)
+      }
+      start = nvm_load_relaxed(area.pendingStart)
+    }
+    // Work goes on in the same line, or in the next: the last entry grows, if it is as far as this one. The lines come
+    // before the tick, which says that they are there.
+    if end != start, before &>> 50 == id {
       let (from, n) = GroupArea.lines(nvm_load_relaxed(last))
-      if nvm_load_relaxed(last + 8) &>> 50 == id, first >= from, first <= from &+ n,
-        first &- from &+ count <= GroupArea.mostLines
-      {
-        nvm_store_release(last + 8, mark)
+      if first >= from, first <= from &+ n, first &- from &+ count <= GroupArea.mostLines {
         nvm_store_release(last, GroupArea.pack(from, max(n, first &- from &+ count)))
-        nvm_store_release(area.tick, tick)
+        nvm_store_release(last + 8, mark)
         nvm_store_release(area.mark(id), tick)
-        if !pending { nvm_store_release(area.flushed, tick) }
         return
       }
     }
@@ -171,19 +192,15 @@ struct GroupRecords: @unchecked Sendable {
     nvm_store_release(at, GroupArea.pack(first, count))
     nvm_store_release(at + 8, mark)
     nvm_store_release(area.end, end &+ 1)
-    nvm_store_release(area.tick, tick)
     nvm_store_release(area.mark(id), tick)
-    if !pending {
-      nvm_store_release(area.flushed, tick)
-      nvm_store_relaxed(area.flushedEnd, end &+ 1)
-    }
   }
 
   /// Forgets what the owner has fenced. Called by it, before it writes further lines back.
   @inline(__always) func advance(_ area: GroupArea, completed: UInt64) {
     guard completed != nvm_load_relaxed(area.fences) else { return }
-    nvm_store_release(area.settled, nvm_load_relaxed(area.flushed))
-    nvm_store_release(area.start, nvm_load_relaxed(area.flushedEnd))
+    let pending = nvm_load_relaxed(area.pending)
+    nvm_store_release(area.settled, pending == 0 ? area.tick : pending &- 1)
+    nvm_store_release(area.start, nvm_load_relaxed(pending == 0 ? area.end : area.pendingStart))
     // Before anything that is written back from now on is counted as such.
     nvm_store_release(area.fences, completed)
   }

@@ -48,9 +48,9 @@ final class GroupRegistry: Sendable {
   func content(_ id: UInt64) -> GroupContent { counters.withLock { $0.all[Int(id)] } }
 
   /// Makes what a thread slot needs to note changes. False where it must settle them at once.
-  func makeArea(_ slot: Int) -> Bool {
+  func makeArea(_ slot: Int, _ region: PersistentRegion) -> Bool {
     // Nobody knows which of the threads that share slot 0 has fenced.
-    slot != 0 && counters.withLock { _ in records.makeArea(slot) }
+    slot != 0 && counters.withLock { _ in records.makeArea(slot, region.baseAddress) }
   }
 
   func enqueue(_ group: PersistGroup, _ continuation: CheckedContinuation<Void, any Error>) {

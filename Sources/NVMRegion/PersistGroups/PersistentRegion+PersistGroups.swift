@@ -57,7 +57,7 @@ extension PersistentRegion {
       return notePosition(in: group)
     }
     // Written back last. Any fence of this thread comes after both.
-    let mustSettle = enter(offset, count: count, group.id, pending: false)
+    let mustSettle = enter(offset, count: count, group.id)
     flush(offset, count: count)
     if mustSettle { try settleGroups([group.content]) }
   }
@@ -65,12 +65,12 @@ extension PersistentRegion {
   /// Adds lines to a group that the calling thread has just flushed.
   package func note(_ offset: Offset, count: Int, in group: PersistGroup) throws(NVMError) {
     if journal != nil { return notePosition(in: group) }
-    if enter(offset, count: count, group.id, pending: false) { try settleGroups([group.content]) }
+    if enter(offset, count: count, group.id) { try settleGroups([group.content]) }
   }
 
   /// Adds lines to a counter. Returns whether it is to be settled now, when their write-back has begun.
   @inline(__always)
-  func enter(_ offset: Offset, count: Int, _ id: UInt64, pending: Bool) -> Bool {
+  private func enter(_ offset: Offset, count: Int, _ id: UInt64) -> Bool {
     let records = groups.records
     let slot = Int(nvm_thread_slot())
     guard let area = records.area(slot) ?? makeArea(slot) else { return enterShared(offset, count: count, id) }
@@ -82,21 +82,19 @@ extension PersistentRegion {
       records.enter(line, id, slot: slot) { if conflict(id, $0) { mustSettle = true } }
       line &+= 1
     }
-    if !pending {
-      // Changes are written back in their order.
-      if nvm_load_relaxed(area.flushedEnd) != nvm_load_relaxed(area.end) { flushPending(area, slot) }
-      records.advance(area, completed: completedFences(slot))
-    }
+    // Changes are written back in their order.
+    if nvm_load_relaxed(area.pending) != 0 { flushPending(area, slot) }
+    records.advance(area, completed: completedFences(slot))
     while end &- first > GroupArea.mostLines {
-      records.note(area, id, first: first, count: GroupArea.mostLines, pending: pending)
+      records.note(area, id, first: first, count: GroupArea.mostLines, pending: false)
       first &+= GroupArea.mostLines
     }
-    records.note(area, id, first: first, count: end &- first, pending: pending)
+    records.note(area, id, first: first, count: end &- first, pending: false)
     return mustSettle || records.outstanding(area) > UInt64(GroupContent.mostRanges)
   }
 
   @inline(never) func makeArea(_ slot: Int) -> GroupArea? {
-    groups.makeArea(slot) ? groups.records.area(slot) : nil
+    groups.makeArea(slot, self) ? groups.records.area(slot) : nil
   }
 
   /// For a thread that has no area of its own: nothing stays outstanding.
@@ -110,7 +108,7 @@ extension PersistentRegion {
   }
 
   /// Another counter changed a line before, or one of the same hash. Returns whether the chain is to be settled.
-  @inline(never) private func conflict(_ id: UInt64, _ earlier: UInt64) -> Bool {
+  @inline(never) func conflict(_ id: UInt64, _ earlier: UInt64) -> Bool {
     if isSettledAlone(earlier), nvm_load_acquire(groups.records.hasEarlier(earlier)) == 0 { return false }
     return groups.content(id).add(groups.content(earlier), groups.records)
   }
