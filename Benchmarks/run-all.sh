@@ -29,7 +29,6 @@ run recovery recovery
 run wear wear
 run protect protect
 run groups groups
-run groups groups
 run groups-file groups --media file --path "$disk" --n 20000
 run region-inplace region --media inplace --path "$disk"
 run store-inplace store --media inplace --path "$disk"

@@ -50,7 +50,9 @@ enum TreeGroupScenarios {
     case trimmed
   }
 
-  private static func group<Key: DurableKey & Hashable & Sendable, Value: DurableValue & Equatable & Sendable>(
+  private static func group<
+    Key: DurableKey & Hashable & Sendable, Value: DurableValue & Equatable & Sendable
+  >(
     _ changes: Changes<Key, Value>, _ ending: Ending = .waited
   ) -> CrashOperation<TreeSubject<Key, Value>, [Key: Value]> {
     let keys = Array(Set(changes.map(\.key)))
@@ -70,7 +72,9 @@ enum TreeGroupScenarios {
       case .trimmed: tree.trim()
       case .overwritten:
         for key in keys {
-          if let last = changes.last(where: { $0.key == key })?.value { try tree.updateValue(last, forKey: key) }
+          if let last = changes.last(where: { $0.key == key })?.value {
+            try tree.updateValue(last, forKey: key)
+          }
         }
         // What has been removed is not there to be overwritten.
         try group.wait()
@@ -141,9 +145,11 @@ enum TreeGroupScenarios {
       threads: [
         [
           group([("a", long), (one, "1"), (two, long)]), group([("a", "c"), (one, long), (one, "2")]),
-          group([(three, ""), ("b", long), ("key number four", "4")]), group([(two, nil), ("a", long)], .read),
+          group([(three, ""), ("b", long), ("key number four", "4")]),
+          group([(two, nil), ("a", long)], .read),
           .restart, group([(two, "2"), ("a", nil), (one, nil), ("b", "x")]), .reopen,
-          group([(three, long), ("b", nil), (one, "1"), (two, long)], .trimmed), group([(three, "3")], .trimmed),
+          group([(three, long), ("b", nil), (one, "1"), (two, long)], .trimmed),
+          group([(three, "3")], .trimmed),
           group([(one, "again"), (two, nil), (two, long)], .overwritten),
         ] as [CrashOperation<TreeSubject<String, String>, [String: String]>]
       ], leafCapacity: 4)

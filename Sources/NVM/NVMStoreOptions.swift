@@ -21,7 +21,8 @@ public struct NVMStoreOptions: Sendable {
   public var placement: PlacementPolicy = .automatic
   /// Counts how often each line is written back and allocated: see ``RegionOptions/countsWear``.
   public var countsWear = false
-  /// Check the checksum of a long key or value on every read, not only in `verify()`.
+  /// Check the checksums of leaves and of long keys and values on every read, not only in `verify()`: see
+  /// ``TreeOptions/verifiesReads``.
   public var verifiesReads = false
   /// Protection from stray writes; `nil` for what the environment variable `NVM_PROTECTION` says, and none where it is
   /// not set. See ``RegionProtection``.

@@ -21,6 +21,7 @@ public import NVMRegion
   @exclusivity(unchecked) private var ticket: UInt64 = 0
   /// The leaf whose entries were just copied.
   @exclusivity(unchecked) private var taken: UInt32?
+  @exclusivity(unchecked) private var isDamaged = false
   /// Forward: the leaf that was left behind, if its link may be followed.
   @exclusivity(unchecked) private var link: (leaf: UInt32, version: UInt64, next: UInt32)?
   /// Forward: the inner node above the current leaf and the leaf's index in it. A hint, for fetching ahead.
@@ -82,6 +83,11 @@ public import NVMRegion
       if isReverse { loadBackward() } else { loadForward() }
       if let leaf = taken {
         taken = nil
+        if isDamaged {
+          count = 0
+          isFinished = true
+          throw engine.corruptLeafError(engine.leaf(leaf))
+        }
         try engine.awaitDurable(leaf)
       }
       if count > 0 { return true }
@@ -279,8 +285,10 @@ public import NVMRegion
       k &+= 1
     }
     count = 0
+    let isTrusted = engine.isTrusted(leaf)
     guard engine.isUnchanged(position) else { return false }
     taken = position.leaf
+    isDamaged = !isTrusted
     count = n
     if !isSorted {
       let ranks = ranks

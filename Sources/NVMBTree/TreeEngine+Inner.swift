@@ -23,6 +23,9 @@ extension TreeEngine {
     space.freeInner(node)
   }
 
+  /// After a change of a locked node. Trees of short keys leave the memory of tails untouched.
+  private func refreshPrefix(_ inner: InnerNode) { if keysAreBytes { inner.refreshPrefix(all: true) } }
+
   private func setRoot(_ node: UInt32, height: Int) {
     nvm_store_release(rootWord, UInt64(node) | UInt64(height) << 32)
   }
@@ -95,6 +98,7 @@ extension TreeEngine {
         inner.setSeparator(0, head: head, tail: tail)
         inner.setChild(1, child)
         inner.count = 1
+        refreshPrefix(inner)
         inner.unlock()
         setRoot(node, height: steps.count + 1)
       }
@@ -119,6 +123,9 @@ extension TreeEngine {
     right.count = n - middle - 1
     let up = (inner.head(middle), inner.tail(middle), node)
     inner.count = middle
+    // What each half shares may be more than what the whole did.
+    refreshPrefix(inner)
+    refreshPrefix(right)
     if index <= middle {
       inner.insert(at: index, head: new.head, tail: new.tail, child: new.child)
     } else {
@@ -159,6 +166,7 @@ extension TreeEngine {
         ancestor.remove(separator: separator, child: separator + 1)
       } else {
         ancestor.copySeparator(separator, from: locked[level], 0)
+        refreshPrefix(ancestor)
         locked[level].remove(separator: 0, child: 0)
       }
       for inner in locked { inner.unlock() }
@@ -205,6 +213,7 @@ extension TreeEngine {
           inner.setChild(i - start, level[i].node)
         }
         inner.count = end - start - 1
+        refreshPrefix(inner)
         inner.unlock()
         upper.append((level[start].head, level[start].tail, node))
         start = end

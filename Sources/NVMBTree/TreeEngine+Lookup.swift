@@ -24,7 +24,9 @@ extension TreeEngine {
       let live = leaf.commit.live
       var word: UInt64?
       if let slot = find(key, in: leaf, live: live, fingerprint: fingerprint) { word = leaf.word(slot) }
+      let isTrusted = isTrusted(leaf)
       guard isUnchanged(position), gate.isCurrent(ticket) else { continue }
+      guard isTrusted else { throw corruptLeafError(leaf) }
       // In a damaged tree "not there" is not known.
       if word == nil, isSealed { throw sealedError() }
       try awaitDurable(position.leaf)
@@ -56,6 +58,23 @@ extension TreeEngine {
     return try withUnsafeBytes(of: bytes) { (buffer) throws(NVMError) in
       try body(UnsafeRawBufferPointer(rebasing: buffer[..<count]))
     }
+  }
+
+  /// Whether the leaf's content matches its checksum, where the options ask. Holds if the leaf is unchanged afterwards.
+  @inline(__always) func isTrusted(_ leaf: Leaf) -> Bool { !options.verifiesReads || isIntact(leaf) }
+
+  @inline(never) private func isIntact(_ leaf: Leaf) -> Bool {
+    let commit = leaf.commit
+    return commit.raw & ~LeafLayout.usedCommitBits == 0
+      && sum(leaf, commit.live, alternate: commit.alternate) == UInt32(truncatingIfNeeded: leaf.sums)
+  }
+
+  @inline(never) func corruptLeafError(_ leaf: Leaf) -> NVMError {
+    NVMError(
+      code: .corrupt,
+      message:
+        "A leaf's content does not match its checksum, so what should be in it cannot be told. Others are not "
+        + "affected; verify() lists all damage.", path: region.path, offset: leaf.offset.rawValue)
   }
 
   /// The record at an offset that a validated slot names: anything wrong with it is corruption.

@@ -43,8 +43,8 @@ extension TreeEngine {
     }
     s.height = height
     s.memoryBytes =
-      innerNodes.withLock { $0 } * InnerNode.size * (keysAreBytes ? 2 : 1) + s.nodeBytes / LeafLayout.size
-      * (journal == nil ? 8 : 16)
+      innerNodes.withLock { $0 } * (InnerNode.size + (keysAreBytes ? InnerNode.tailSize : 0))
+      + s.nodeBytes / LeafLayout.size * (journal == nil ? 8 : 16)
     s.waitingForReaders = waitingForReaders
     return s
   }

@@ -15,6 +15,7 @@ final class TreeSpace: @unchecked Sendable {
   private let nodes: UnsafeMutableRawPointer
   private let tails: UnsafeMutableRawPointer
   private let nodesSize: Int
+  private let tailsSize: Int
   private let nodeLimit: UInt32
   let epochs = Epochs()
   private struct Pool {
@@ -30,7 +31,8 @@ final class TreeSpace: @unchecked Sendable {
     let nodeCount = min(leaves / 16 + 4096, Int(UInt32.max))
     nodeLimit = UInt32(nodeCount)
     nodesSize = nodeCount * InnerNode.size
-    let sizes = [locksSize, locksSize, nodesSize, nodesSize]
+    tailsSize = nodeCount * InnerNode.tailSize
+    let sizes = [locksSize, locksSize, nodesSize, tailsSize]
     let parts = sizes.map { size in
       mmap(nil, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0)
     }
@@ -41,7 +43,7 @@ final class TreeSpace: @unchecked Sendable {
       throw NVMError(
         code: .outOfMemory,
         message:
-          "No address space for the tree's tables (\(2 * (locksSize + nodesSize)) bytes). Raise the limit "
+          "No address space for the tree's tables (\(sizes.reduce(0, +)) bytes). Raise the limit "
           + "(ulimit -v) or open the file with a smaller reservation.", path: region.path)
     }
     (locks, positions, nodes, tails) = (parts[0]!, parts[1]!, parts[2]!, parts[3]!)
@@ -51,7 +53,7 @@ final class TreeSpace: @unchecked Sendable {
     munmap(locks, locksSize)
     munmap(positions, locksSize)
     munmap(nodes, nodesSize)
-    munmap(tails, nodesSize)
+    munmap(tails, tailsSize)
   }
 
   /// The space of a heap's trees, made with the first of them.
@@ -104,7 +106,7 @@ final class TreeSpace: @unchecked Sendable {
   }
 
   @inline(__always) func inner(_ node: UInt32) -> InnerNode {
-    InnerNode(base: nodes + Int(node) &* InnerNode.size, tails: tails + Int(node) &* InnerNode.size)
+    InnerNode(base: nodes + Int(node) &* InnerNode.size, tails: tails + Int(node) &* InnerNode.tailSize)
   }
 
   /// Throws where the pool might not last for one more split of the deepest possible tree, of each thread.

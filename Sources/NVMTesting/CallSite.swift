@@ -31,7 +31,8 @@ enum CallSites {
     private static let images = ImageMap.capture()
 
     static func capture() -> Int32 {
-      let limit = 14
+      // More than are looked at below: without optimisation the first few are this function's own.
+      let limit = 24
       let key = [UInt](unsafeUninitializedCapacity: limit) { addresses, count in
         count = nvm_callers(addresses.baseAddress!, limit)
       }

@@ -173,6 +173,32 @@ final class TreeDamageTests: XCTestCase {
     XCTAssertEqual(failures, 1)
   }
 
+  /// A flipped bit in a leaf of words: found by the read that meets it, where reads are checked.
+  func testDamagedLeafIsFoundByReading() throws {
+    let heap = try makeHeap(megabytes: 1)
+    var checking = options
+    checking.verifiesReads = true
+    let tree = try DurableBTree<UInt64, UInt64>.create(in: heap, number: 3, options: checking)
+    for key in 0..<40 as Range<UInt64> { try tree.setValue(key * 3, forKey: key) }
+    for key in 0..<40 as Range<UInt64> { XCTAssertEqual(try tree[key], key * 3) }
+    XCTAssertEqual(Array(try tree[...]).count, 40)
+    // The value of one of the last leaf's entries.
+    let leaf = tree.engine.leaf(tree.engine.descend(SearchKey(head: 39)).leaf)
+    let slot = leaf.commit.live.trailingZeroBitCount
+    try heap.region.withWritable(leaf.offset + LeafLayout.slot(slot) + 8, count: 1) { $0[0] ^= 4 }
+    XCTAssertThrowsError(try tree[39]) {
+      XCTAssertEqual(($0 as? NVMError)?.code, .corrupt)
+      XCTAssertEqual(($0 as? NVMError)?.offset, leaf.offset.rawValue)
+    }
+    XCTAssertThrowsError(try tree.values(forKeys: [0, 39]))
+    XCTAssertEqual(try tree.values(forKeys: [0, 1]), [0, 3])
+    for range in [try tree[...]] {
+      XCTAssertLessThan(Array(range).count, 40)
+      XCTAssertEqual(range.failure?.code, .corrupt)
+      XCTAssertEqual(Array(range.reversed()).count, 0)
+    }
+  }
+
   /// Records that a crash left without a leaf are swept; those in use stay.
   func testOrphanedRecordsAreSwept() throws {
     let heap = try makeHeap(megabytes: 4)

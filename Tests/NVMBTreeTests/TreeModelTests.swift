@@ -117,6 +117,30 @@ final class TreeModelTests: XCTestCase {
     }
   }
 
+  /// Every inner node has a prefix, of any length: below, at and above what it can use; keys end within it, differ
+  /// only far behind it, or in zeros at their end.
+  func testLongCommonPrefixes() throws {
+    for (name, options) in nodeSizes {
+      for (length, seed) in [(7, 21), (8, 22), (15, 23), (40, 24), (119, 25), (140, 26)] as [(Int, UInt64)] {
+        let prefix = (0..<length).map { UInt8($0 % 251) }
+        try runModel(
+          "\(name), prefix \(length)", options, seed: seed, operations: operations / 40,
+          key: { random in
+            let n = Int.random(in: 0..<600, using: &random)
+            let digits = Array("\(n)".utf8)
+            switch n % 6 {
+            case 0: return Array(prefix.prefix(length - n % 3)) + digits.prefix(n % 2)
+            case 1: return prefix + digits
+            case 2: return prefix + [1] + [UInt8](repeating: 7, count: 9) + digits
+            case 3: return prefix + [2] + [UInt8](repeating: 0, count: n % 12)
+            case 4: return prefix + [UInt8](repeating: 0xFF, count: n % 12) + digits.suffix(1)
+            default: return prefix + [3, 4, 5] + prefix + digits
+            }
+          }, value: { UInt32.random(in: 0 ... .max, using: &$0) })
+      }
+    }
+  }
+
   func testIntegersToBytes() throws {
     for (name, options) in nodeSizes {
       try runModel(

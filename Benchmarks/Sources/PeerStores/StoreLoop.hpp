@@ -86,7 +86,7 @@ void loop(S &s, const bench_batch &b, bench_outcome &o) {
       }
       case BENCH_UPDATE:
       case BENCH_INSERT:
-        if (!s.put(s.bytes.key(k), s.bytes.value(k, b.version))) o.wrong++;
+        if (!s.put(s.bytes.key(k), s.bytes.value(k, b.version + i))) o.wrong++;
         break;
       case BENCH_DELETE:
         if (!s.erase(s.bytes.key(k))) o.wrong++;

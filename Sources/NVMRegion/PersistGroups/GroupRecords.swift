@@ -100,7 +100,8 @@ struct GroupRecords: @unchecked Sendable {
   @inline(__always) var highest: Int { Int(truncatingIfNeeded: nvm_load_acquire(base)) }
   @inline(__always) func area(_ slot: Int) -> GroupArea? {
     UnsafeMutableRawPointer(
-      bitPattern: UInt(nvm_load_acquire(base + (Self.areas &+ slot &* 8)))).map { GroupArea(base: $0) }
+      bitPattern: UInt(nvm_load_acquire(base + (Self.areas &+ slot &* 8)))
+    ).map { GroupArea(base: $0) }
   }
   @inline(__always) private func table(_ k: Int) -> UnsafeMutableRawPointer? {
     UnsafeMutableRawPointer(bitPattern: UInt(nvm_load_acquire(base + (Self.tables &+ k &* 8))))

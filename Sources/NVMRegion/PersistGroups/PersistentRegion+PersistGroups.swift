@@ -73,7 +73,9 @@ extension PersistentRegion {
   private func enter(_ offset: Offset, count: Int, _ id: UInt64) -> Bool {
     let records = groups.records
     let slot = Int(nvm_thread_slot())
-    guard let area = records.area(slot) ?? makeArea(slot) else { return enterShared(offset, count: count, id) }
+    guard let area = records.area(slot) ?? makeArea(slot) else {
+      return enterShared(offset, count: count, id)
+    }
     var first = offset.rawValue &>> 6
     let end = (offset.rawValue &+ UInt64(truncatingIfNeeded: count) &+ 63) &>> 6
     var mustSettle = false

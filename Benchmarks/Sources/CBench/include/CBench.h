@@ -75,6 +75,8 @@ typedef struct {
   const uint8_t *ops;
   size_t count;
   uint8_t op;
+  /// Of the first value written; stores count it up with each operation, since writing what is there already costs
+  /// some of them nothing.
   uint32_t version;
   uint32_t *ticks;
   /// Changes per commit; 0 and 1 both mean each by itself. Stores only.

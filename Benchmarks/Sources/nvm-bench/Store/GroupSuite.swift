@@ -51,16 +51,27 @@ struct GroupRun {
     func place(_ i: Int) -> Offset { base + (i &* 0x9E3779B1 & 0xF_FFFF) * 64 }
     let group = region.makePersistGroup()
     let contestants: [(String, (Int) throws -> Void)] = [
-      (ours, { i in try region.store(1, at: place(i), in: group); if i % 100 == 99 { try group.wait() } }),
-      ("durable on return", { i in
-        region.store(2, at: place(i))
-        try region.persist(place(i), count: 8)
-      }),
-      ("flushed by hand", { i in
-        region.store(3, at: place(i))
-        region.flush(place(i), count: 8)
-        if i % 100 == 99 { try region.fence() }
-      }),
+      (
+        ours,
+        { i in
+          try region.store(1, at: place(i), in: group); if i % 100 == 99 { try group.wait() }
+        }
+      ),
+      (
+        "durable on return",
+        { i in
+          region.store(2, at: place(i))
+          try region.persist(place(i), count: 8)
+        }
+      ),
+      (
+        "flushed by hand",
+        { i in
+          region.store(3, at: place(i))
+          region.flush(place(i), count: 8)
+          if i % 100 == 99 { try region.fence() }
+        }
+      ),
     ]
     for s in 0..<10 {
       for turn in 0..<3 {
@@ -73,7 +84,8 @@ struct GroupRun {
         results.add(
           key(workload, n), name,
           Sample(
-            ns: options.now() - began, operations: range.count, counts: Counts(region.threadCounters) - before,
+            ns: options.now() - began, operations: range.count,
+            counts: Counts(region.threadCounters) - before,
             counted: range.count))
       }
     }
@@ -95,10 +107,13 @@ struct GroupRun {
     let grouped = try store.tree("grouped", of: UInt64.self, UInt64.self)
     let durable = try store.tree("durable", of: UInt64.self, UInt64.self)
     let contestants: [(String, (Int) throws -> Void)] = [
-      (ours, { i in
-        try grouped.setValue(1, forKey: keys.key(i), in: group)
-        if i % 100 == 99 { try group.wait() }
-      }),
+      (
+        ours,
+        { i in
+          try grouped.setValue(1, forKey: keys.key(i), in: group)
+          if i % 100 == 99 { try group.wait() }
+        }
+      ),
       ("durable on return", { i in try durable.setValue(1, forKey: keys.key(i)) }),
     ]
     for s in 0..<20 {

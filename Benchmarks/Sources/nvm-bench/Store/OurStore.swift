@@ -130,7 +130,8 @@ private enum StoreLoops<Codec: StoreCodec> {
             if bench_is_value(k, v) == 0 { o.wrong &+= 1 }
             o.checksum &+= v
           }
-        case BENCH_UPDATE, BENCH_INSERT: try tree.setValue(Codec.value(k, version), forKey: Codec.key(k))
+        case BENCH_UPDATE, BENCH_INSERT:
+          try tree.setValue(Codec.value(k, version &+ UInt64(i)), forKey: Codec.key(k))
         case BENCH_DELETE: if try tree.removeValue(forKey: Codec.key(k)) == nil { o.wrong &+= 1 }
         default: try scan(tree, from: Codec.key(k), count: op - BENCH_SCAN, &o)
         }
@@ -160,7 +161,7 @@ private enum StoreLoops<Codec: StoreCodec> {
             if op == BENCH_DELETE {
               if try t.removeValue(forKey: Codec.key(k)) == nil { o.wrong &+= 1 }
             } else {
-              try t.setValue(Codec.value(k, version), forKey: Codec.key(k))
+              try t.setValue(Codec.value(k, version &+ UInt64(j)), forKey: Codec.key(k))
             }
           }
         }
@@ -180,7 +181,7 @@ private enum StoreLoops<Codec: StoreCodec> {
       let keys = batch.keys!
       do throws(NVMError) {
         try tree.updateValues(
-          (i..<end).lazy.map { (Codec.key(keys[$0]), Codec.value(keys[$0], version)) })
+          (i..<end).lazy.map { (Codec.key(keys[$0]), Codec.value(keys[$0], version &+ UInt64($0))) })
       } catch {
         o.wrong &+= 1
       }

@@ -102,7 +102,7 @@ struct StoreRound {
   ) {
     // The first keys are gone by now.
     let zipf = Zipfian(n - deleted)
-    for (name, reads) in [("A", 50), ("B", 95), ("C", 100), ("E", 95)]
+    for (number, (name, reads)) in [("A", 50), ("B", 95), ("C", 100), ("E", 95)].enumerated()
     where options.wants(workload: "YCSB \(name)") {
       let count = operations(1)
       var fresh = new(count)
@@ -123,7 +123,7 @@ struct StoreRound {
           keys.append(known)
         }
       }
-      play("YCSB \(name)", all, one, keys, ops: ops)
+      play("YCSB \(name)", all, one, keys, ops: ops, version: UInt32(number + 1) << 28)
     }
   }
 
@@ -154,7 +154,7 @@ struct StoreRound {
           team.sessions(of: all[c]), Array(keys[from..<to]), ops.map { Array($0[from..<to]) }, team.count)
         job.batch.op = UInt8(op)
         job.batch.per_commit = UInt32(perCommit)
-        job.batch.version = version
+        job.batch.version = version &+ UInt32(from)
         let ns = team.workers.run { job.run($0) }
         var sample = Sample(ns: ns, operations: to - from)
         (sample.counts, sample.counted) = (job.counts, to - from)

@@ -108,6 +108,7 @@ struct TreeRound {
     workload("delete", all, doomed, op: BENCH_DELETE)
     sequential()
     texts()
+    verifying()
   }
 
   private func ycsb(_ all: [any TreeContestant], _ random: inout Random, _ fresh: inout Int) {
