@@ -74,8 +74,7 @@ final class TreeGroupTests: XCTestCase {
   func testManyThreads() throws {
     let heap = try makeHeap(megabytes: 64)
     let tree = try DurableBTree<UInt64, String>.create(in: heap, number: 3)
-    let failures = NSCountedSet()
-    let lock = NSLock()
+    let failures = Lock<[String]>([])
     DispatchQueue.concurrentPerform(iterations: 4) { thread in
       do {
         let group = heap.region.makePersistGroup()
@@ -93,10 +92,10 @@ final class TreeGroupTests: XCTestCase {
         }
         try tree.setValue("last", forKey: 4000 + UInt64(thread), in: group)
       } catch {
-        lock.withLock { failures.add("\(error)") }
+        failures.withLock { $0.append("\(error)") }
       }
     }
-    XCTAssertEqual(failures.count, 0, "\(failures)")
+    XCTAssertEqual(failures.withLock { $0 }, [])
     assertClean(try tree.verify())
     tree.trim()
     let report = try tree.verify()
