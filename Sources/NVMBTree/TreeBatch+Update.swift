@@ -64,6 +64,7 @@ extension TreeBatch {
 
   private func settleAll() throws(NVMError) -> Int {
     try engine.checkWritable()
+    engine.admit()
     let stripe = try engine.gate.enter()
     defer { engine.gate.leave(stripe) }
     // The way down reads separators of long keys, which are freed by epoch.

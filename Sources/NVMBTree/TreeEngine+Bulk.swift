@@ -16,6 +16,7 @@ extension TreeEngine {
   /// one fence a call. On a throw nothing was appended.
   func append(_ entries: [Entry]) throws(NVMError) {
     try checkWritable()
+    admit()
     let stripe = try gate.enter()
     defer { gate.leave(stripe) }
     guard let first = entries.first, let firstKey = key(first.head, first.word) else { return }

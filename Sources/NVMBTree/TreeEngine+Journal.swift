@@ -45,6 +45,9 @@ extension TreeEngine {
     if isMarked { try awaitPosition(node) }
   }
 
+  /// Waits, where the journal fills up, before the first lock of a change.
+  @inline(__always) func admit() { journal?.admit() }
+
   /// Lets the updates of this thread go on without waiting for the disk. False where they do not wait for one.
   @usableFromInline func beginDeferral() -> Bool { region.beginDeferral() }
   @usableFromInline func endDeferral() { region.endDeferral() }

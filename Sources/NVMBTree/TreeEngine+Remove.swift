@@ -24,6 +24,7 @@ extension TreeEngine {
   @inline(__always)
   private func settleRemoval(_ key: SearchKey, condition: UpdateCondition) throws(NVMError) -> UpdateOutcome {
     try checkWritable()
+    admit()
     let stripe = try gate.enter()
     defer { gate.leave(stripe) }
     // The way down reads separators of long keys, which are freed by epoch.
@@ -132,6 +133,7 @@ extension TreeEngine {
   @usableFromInline
   func removeAll(from lower: Bound, to upper: Bound) throws(NVMError) -> Int {
     try checkWritable()
+    admit()
     let stripe = try gate.enter()
     defer { gate.leave(stripe) }
     var removed = 0

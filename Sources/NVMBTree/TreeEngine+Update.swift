@@ -67,6 +67,7 @@ extension TreeEngine {
     _ key: SearchKey, word: UInt64, bytes: UnsafeRawBufferPointer?, condition: UpdateCondition
   ) throws(NVMError) -> UpdateOutcome {
     try checkWritable()
+    admit()
     let stripe = try gate.enter()
     defer { gate.leave(stripe) }
     if let bytes, bytes.count > RecordLayout.maximumValueLength {

@@ -1,3 +1,4 @@
+import CNVM
 import Glibc
 
 /// A value behind a POSIX mutex.
@@ -10,9 +11,7 @@ package final class Lock<Value>: @unchecked Sendable {
 
   package init(_ value: Value) {
     mutex = .allocate(capacity: 1)
-    mutex.initialize(to: pthread_mutex_t())
-    let result = pthread_mutex_init(mutex, nil)
-    precondition(result == 0)
+    nvm_make_mutex(mutex)
     self.value = .allocate(capacity: 1)
     self.value.initialize(to: value)
   }
@@ -48,11 +47,9 @@ package final class Monitor<Value>: @unchecked Sendable {
 
   package init(_ value: Value) {
     mutex = .allocate(capacity: 1)
-    mutex.initialize(to: pthread_mutex_t())
+    nvm_make_mutex(mutex)
     changed = .allocate(capacity: 1)
-    changed.initialize(to: pthread_cond_t())
-    let result = pthread_mutex_init(mutex, nil) | pthread_cond_init(changed, nil)
-    precondition(result == 0)
+    nvm_make_condition(changed)
     self.value = .allocate(capacity: 1)
     self.value.initialize(to: value)
   }

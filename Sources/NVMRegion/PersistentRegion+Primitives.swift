@@ -149,6 +149,7 @@ extension PersistentRegion {
     }
     // Counted when it is over: persist groups go by it.
     counterTable.add(1, .orders)
+    counterTable.noteSettled()
     if nvm_load_relaxed(control.status) != 0 { throw unusableError() }
   }
 
@@ -161,6 +162,7 @@ extension PersistentRegion {
   public func fence() throws(NVMError) {
     if isMediated { try mediatedFence() } else { nvm_store_fence() }
     counterTable.add(1, .fences)
+    counterTable.noteSettled()
     if nvm_load_relaxed(control.status) != 0 { throw unusableError() }
   }
 
@@ -192,8 +194,13 @@ extension PersistentRegion {
     case .journaled: break
     default: nvm_store_fence()
     }
+    counterTable.noteSettled()
     if nvm_load_relaxed(control.status) != 0 { throw unusableError() }
   }
+
+  /// Whether an ``order()`` would have nothing to order: this thread has flushed nothing since its last fence or order.
+  /// `false` also where that is not known.
+  package var isSettled: Bool { counterTable.isSettled }
 
   /// Stores words and starts their write-back as one atomic step, where the medium has such steps: after a crash all
   /// of them are there or none, and never before what this thread flushed before. False: nothing was done.

@@ -51,6 +51,22 @@ public import CNVM
     }
   }
 
+  /// Lines that the slot had flushed at its last fence or order. Not kept for slot 0.
+  @usableFromInline static let settledLines = 32
+
+  /// Notes that nothing this thread has flushed is under way.
+  @inlinable @inline(__always)
+  func noteSettled() {
+    let p = base + Int(nvm_thread_slot()) &* 64
+    nvm_store_relaxed(p + Self.settledLines, nvm_load_relaxed(p + Field.lines.rawValue))
+  }
+  /// Whether this thread has flushed nothing since its last fence or order. `false` also where that is not known.
+  var isSettled: Bool {
+    let slot = nvm_thread_slot()
+    let p = base + Int(slot) * 64
+    return slot != 0 && nvm_load_relaxed(p + Self.settledLines) == nvm_load_relaxed(p + Field.lines.rawValue)
+  }
+
   /// Fences and orders that a slot has completed.
   func completed(slot: Int32) -> UInt64 {
     let p = base + Int(slot) * 64

@@ -24,6 +24,8 @@ struct ExtentSpace: @unchecked Sendable {
   var slabUnits = 0
   var setAsideUnits = 0
   var spareSlabs: UnsafeMutablePointer<Slab>?
+  /// Words of ``PendingSlabs`` in front that ``PersistentHeap/adoptSome(_:)`` has been through.
+  var adoptedWords = 0
 
   /// `quarantinedUnits`, for others to look at without the lock.
   let published: UnsafeMutableRawPointer

@@ -14,6 +14,9 @@ struct ExtentWalk {
     /// The mark of a slab, `nil` where it does not verify.
     var mark: Int?
     var isSuspect = false
+
+    /// Of a slab: the size of a block in lines.
+    var blockLines: Int { Int(word1 & 0xFFFF) }
   }
   let region: PersistentRegion
   let check: HeaderCheck
@@ -41,10 +44,12 @@ struct ExtentWalk {
     case .object:
       guard word2 <= UInt64(bytes) else { return nil }
     case .slab:
-      let lines = Int(word1 & 0xFFFF)
+      let lines = head.blockLines
       let largest = min(8 << header.unitShift, 128 << 10)
+      // Longer than any that is made, its bitmaps would not fit behind its descriptor.
       guard lines > 0, lines * 64 <= min(bytes, largest), word1 & 0xFFFF_0000 == 0,
-        SizeClasses.lines(SizeClasses.index(lines: lines)) == lines
+        SizeClasses.lines(SizeClasses.index(lines: lines)) == lines,
+        bytes / (lines * 64) <= 64 * Slab.wordCapacity(unitShift: header.unitShift)
       else { return nil }
       let word3 = region.load(at + 24)
       let mark = UInt32(truncatingIfNeeded: word3)
@@ -58,8 +63,10 @@ struct ExtentWalk {
     return head
   }
 
-  /// Appends all heads, holes included, in order. Returns the damage. O(extents), O(units) over damage.
-  func run(heads: inout [Head], progress: ((Int, Int) -> Void)? = nil) -> [HeapProblem] {
+  /// Hands on all heads, holes included, in order. Returns the damage. O(extents), O(units) over damage.
+  func run(
+    progress: ((Int, Int) -> Void)? = nil, _ body: (Head) throws(NVMError) -> Void
+  ) throws(NVMError) -> [HeapProblem] {
     var problems: [HeapProblem] = []
     var unit = 0
     var followsHole = false
@@ -84,14 +91,14 @@ struct ExtentWalk {
               .slabMark, start(unit), extent: start(unit), byteCount: head.length << header.unitShift,
               "The high-water mark of a slab is damaged; its free blocks are set aside."))
         }
-        heads.append(head)
+        try body(head)
         unit += head.length
         continue
       }
       let hole = unit
       repeat { unit += 1 } while unit < header.unitCount && head(unit) == nil
       followsHole = true
-      heads.append(Head(unit: hole, length: unit - hole, kind: nil))
+      try body(Head(unit: hole, length: unit - hole, kind: nil))
       problems.append(
         HeapProblem(
           .extentHead, start(hole), extent: start(hole), byteCount: (unit - hole) << header.unitShift,
@@ -99,5 +106,14 @@ struct ExtentWalk {
     }
     progress?(header.unitCount, header.unitCount)
     return problems
+  }
+
+  /// All heads as an array.
+  func run(heads: inout [Head]) -> [HeapProblem] {
+    var found: [Head] = []
+    // Collecting fails nowhere.
+    let problems = try? run { (head) throws(NVMError) in found.append(head) }
+    heads = found
+    return problems ?? []
   }
 }

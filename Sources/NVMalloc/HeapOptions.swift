@@ -21,7 +21,9 @@ public struct HeapOptions: Sendable {
   /// Default: 0.2 s.
   public var quarantine: QuarantinePolicy = .quarantine(.milliseconds(200))
   /// Bytes that may rest before the oldest of them are used again early instead of growing the heap; an eighth of
-  /// the heap where that is more. 64 MiB hold what 5 million frees of 64-byte blocks a second leave in 0.2 s.
+  /// the heap where that is more. 64 MiB hold what 5 million frees of 64-byte blocks a second leave in 0.2 s. Blocks of
+  /// 4 KiB and more rest up to an eighth of that, each size for itself and large objects together: to cycle through more
+  /// is to work on pages that no cache holds.
   public var quarantineLimit: Int = 64 << 20
   public var placement: PlacementPolicy = .automatic
   /// The least the region grows by, in bytes, when the heap is full; more in a large region (an eighth of

@@ -4,14 +4,19 @@ import NVMRegion
 // The lanes, format 0: each a ring of 64-byte lines. A record is a run of lines (around the end of the ring):
 //
 // WORD  DESCRIPTION of a record's first line
-//   0   magic 0x4C (0–7) | kind (8–15): 1 record, 2 record out of line, 3 marker | sequence (16–63)
+//   0   magic 0x4C (0–7) | kind (8–15): 1 record, 2 record out of line, 3 marker, 4 covering record | sequence (16–63)
 //   1   number of words (0–31) | check over all lines with these bits zero, place and UUID (32–63)
-//  2–7  three (offset, value) pairs; out of line: offset of the pairs and a hash of them
+//  2–7  three (offset, value) pairs; out of line: offset of the pairs and a hash of them; covering: offset (0–47) and
+//       bytes (48–63) of what was prepared and a hash of it, then the pairs
 //       further lines: four pairs each, the last padded with zeroes
 //
 //     pairs flushed with the rest of what was prepared, order
 //     record written, flush, fence                                  = committed
 //     words stored, flush, order  →  marker in the next line, flush, order
+//
+// A covering record needs no order in front: it counts only where the hash holds, so that what was prepared and the
+// record may reach the medium in any order. What it covers nobody else changes before the record is retired, but through
+// its last word, a link that nobody is to follow yet. Should that link be found on the medium, the record was committed.
 //
 // Of the valid first lines of a lane the one with the highest sequence counts: a marker says that nothing is
 // left to do, a record is carried out (again: storing the same words twice is harmless) and retired. A record
@@ -29,6 +34,13 @@ final class LaneLog: @unchecked Sendable {
     case record = 1
     case outOfLine = 2
     case marker = 3
+    case covering = 4
+  }
+  /// Bytes on the medium that are flushed and that a record covers.
+  struct Cover {
+    var offset: Offset
+    var count: Int
+    static let longest = 512
   }
 
   /// A lane in memory.
@@ -75,9 +87,13 @@ final class LaneLog: @unchecked Sendable {
 
   /// Makes `words` true as one atomic step, settled on return: durable once the region has acknowledged it. Orders what
   /// the calling thread has flushed before ahead of it.
-  /// - Parameter outOfLine: where `words` stand on the medium, flushed, if they are more than ``capacity``.
-  func commit(_ words: UnsafeBufferPointer<LogWord>, outOfLine: Offset? = nil) throws(NVMError) {
-    try region.order()
+  /// - Parameters:
+  ///   - outOfLine: where `words` stand on the medium, flushed, if they are more than ``capacity``.
+  ///   - cover: all that the calling thread has flushed since it last ordered or fenced; the last word leads to it.
+  func commit(
+    _ words: UnsafeBufferPointer<LogWord>, outOfLine: Offset? = nil, covering cover: Cover? = nil
+  ) throws(NVMError) {
+    if cover == nil, !region.isSettled { try region.order() }
     if words.count == 1 {
       region.store(words[0].value, at: Offset(rawValue: words[0].offset))
       region.flush(Offset(rawValue: words[0].offset), count: 8)
@@ -89,7 +105,15 @@ final class LaneLog: @unchecked Sendable {
     let lane = lanes + index
     defer { lock(index).unlock() }
     lane.pointee.isUsed = true
-    if let outOfLine {
+    if let cover {
+      let hash = nvm_hash_bytes(seed ^ cover.offset.rawValue, region.pointer(to: cover.offset), cover.count)
+      let head = LogWord(offset: cover.offset.rawValue | UInt64(cover.count) << 48, value: hash)
+      withUnsafeTemporaryAllocation(of: LogWord.self, capacity: words.count + 1) { pairs in
+        pairs.initializeElement(at: 0, to: head)
+        for i in 0..<words.count { pairs.initializeElement(at: i + 1, to: words[i]) }
+        append(index, .covering, words.count, UnsafeBufferPointer(pairs))
+      }
+    } else if let outOfLine {
       let hash = nvm_hash_bytes(seed, words.baseAddress, words.count * 16)
       let reference = LogWord(offset: outOfLine.rawValue, value: hash)
       withUnsafePointer(to: reference) {
@@ -177,6 +201,8 @@ final class LaneLog: @unchecked Sendable {
     var pending: [LogWord]?
     /// The last record leads out of line to something that does not verify.
     var isBroken = false
+    /// The last record covers something that never came to be: it was not committed, and must not count later.
+    var isVoid = false
   }
 
   /// Reads a lane. O(lines).
@@ -193,6 +219,9 @@ final class LaneLog: @unchecked Sendable {
     switch best.kind {
     case .marker: break
     case .record: found.pending = best.pairs
+    case .covering:
+      let words = Array(best.pairs.dropFirst())
+      if isWhole(best.pairs[0], words) { found.pending = words } else { found.isVoid = true }
     case .outOfLine:
       let at = Offset(rawValue: best.pairs[0].offset)
       guard region.contains(at, count: best.count * 16), at.rawValue & 7 == 0,
@@ -208,6 +237,22 @@ final class LaneLog: @unchecked Sendable {
     return found
   }
 
+  /// Whether what a record covers is there, or was.
+  private func isWhole(_ head: LogWord, _ words: [LogWord]) -> Bool {
+    let at = Offset(rawValue: head.offset & 0xFFFF_FFFF_FFFF)
+    let count = Int(head.offset >> 48)
+    if region.contains(at, count: count),
+      TrustedChecksum.logRecord.accepts(
+        nvm_hash_bytes(seed ^ at.rawValue, region.pointer(to: at), count) == head.value)
+    {
+      return true
+    }
+    guard let link = words.last, link.offset & 7 == 0,
+      region.contains(Offset(rawValue: link.offset), count: 8)
+    else { return false }
+    return region.load(Offset(rawValue: link.offset)) == link.value
+  }
+
   private func parse(
     _ index: Int, _ position: Int
   ) -> (sequence: UInt64, kind: Kind, count: Int, pairs: [LogWord])? {
@@ -216,7 +261,13 @@ final class LaneLog: @unchecked Sendable {
     guard word0 & 0xFF == Self.magic, let kind = Kind(rawValue: word0 >> 8 & 0xFF) else { return nil }
     let word1 = region.load(at + 8)
     let count = Int(word1 & 0xFFFF_FFFF)
-    let pairCount = kind == .record ? count : kind == .outOfLine ? 1 : 0
+    let pairCount =
+      switch kind {
+      case .record: count
+      case .covering: count + 1
+      case .outOfLine: 1
+      case .marker: 0
+      }
     guard lines(pairCount) <= lineCount - 2 else { return nil }
     let n = lines(pairCount)
     return withUnsafeTemporaryAllocation(byteCount: n * Self.line, alignment: 8) { buffer in
@@ -253,7 +304,8 @@ final class LaneLog: @unchecked Sendable {
       guard let words = found.pending else {
         // What a crash left of a record is overwritten at once. Otherwise a later record in its place, torn by a
         // second crash, might lend it the words that it lacks: given up once, it would be carried out then.
-        if hasRemains(index, found.end) {
+        // Nor may a record count that covers what was never there, should the same bytes come to stand there.
+        if found.isVoid || hasRemains(index, found.end) {
           append(index, .marker, 0, UnsafeBufferPointer(start: nil, count: 0))
           lanes[index].isUsed = true
         }

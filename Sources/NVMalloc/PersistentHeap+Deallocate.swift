@@ -51,7 +51,7 @@ extension PersistentHeap {
   @inline(__always)
   func claim(_ payload: Offset) throws(NVMError) -> Claim {
     let unit = Int(truncatingIfNeeded: payload.rawValue >> UInt64(unitShift))
-    guard unit >= 0, unit < unitCount, let slab = UnitMap.slab(map.word(unit)) else {
+    guard unit >= 0, unit < unitCount, let slab = slab(ofUnit: unit) else {
       return try claimObject(payload)
     }
     // The miss overlaps with what the medium still has to do for the last operation.

@@ -43,6 +43,7 @@ extension PersistentHeap {
       }
       bySlab[slab, default: []].append(info)
     }
+    adoptAll()
     var drained: [UnsafeMutablePointer<Slab>] = []
     for i in 0..<classCount {
       drained += chooseSparse(classes + i, Set(bySlab.keys.filter { $0.pointee.classIndex == i })) {

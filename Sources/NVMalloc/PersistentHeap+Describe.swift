@@ -47,7 +47,8 @@ extension PersistentHeap {
       return
     }
     // Units inside an extent say nothing; its head does.
-    while unit > 0, map.word(unit) == 0 { unit -= 1 }
+    while unit > 0, map.word(unit) == 0, !pending.isSet(unit) { unit -= 1 }
+    if pending.isSet(unit) { return say("a slab not used since the opening", at: start(ofUnit: unit)) }
     let head = map.word(unit)
     let start = start(ofUnit: unit)
     let bytes = UnitMap.length(head) << unitShift

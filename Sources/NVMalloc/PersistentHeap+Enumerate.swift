@@ -9,8 +9,7 @@ extension PersistentHeap {
     try checkUsable()
     let unit = Int(truncatingIfNeeded: payload.rawValue >> UInt64(unitShift))
     guard unit >= 0, unit < unitCount else { throw notLive(payload) }
-    let word = map.word(unit)
-    if let slab = UnitMap.slab(word) {
+    if let slab = slab(ofUnit: unit) {
       if !slab.isScanned { scanNow(slab) }
       let i = slab.index(of: payload.rawValue)
       guard i < slab.pointee.blockCount, slab.isAllocated(i), case .live(let info) = read(slab, i),
@@ -18,6 +17,7 @@ extension PersistentHeap {
       else { throw notLive(payload) }
       return info
     }
+    let word = map.word(unit)
     guard UnitMap.tag(word) == UnitMap.Tag.object, payload.rawValue == start(ofUnit: unit) else {
       throw notLive(payload)
     }
@@ -107,6 +107,7 @@ extension PersistentHeap {
     _ body: (BlockInfo) throws(NVMError) -> Void
   ) throws(NVMError) {
     try checkUsable()
+    if includingSmall { adoptAll() }
     var damage: UInt64?
     var unit = 0
     var found: [BlockInfo] = []

@@ -69,7 +69,8 @@ extension PersistentHeap {
     }
     if let run = space.runs.find(count, alignment: alignment) { return run }
     let limit = restingByteLimit
-    if space.quarantinedUnits << unitShift <= limit / 16 || restingBytes <= limit {
+    let resting = space.quarantinedUnits << unitShift
+    if resting <= limit / 16 || resting <= limit / Self.largeShare && restingBytes <= limit {
       if !growing { return nil }
       do throws(NVMError) {
         try grow(&space, count + alignment - 1)

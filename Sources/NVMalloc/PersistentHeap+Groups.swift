@@ -36,7 +36,7 @@ extension PersistentHeap {
   private func headerPlace(of payload: Offset) -> (offset: Offset, count: Int)? {
     let unit = Int(truncatingIfNeeded: payload.rawValue >> UInt64(unitShift))
     guard unit >= 0, unit < unitCount else { return nil }
-    if let slab = UnitMap.slab(map.word(unit)) {
+    if let slab = slab(ofUnit: unit) {
       return (Offset(rawValue: slab.offset(slab.index(of: payload.rawValue))), BlockHeader.size)
     }
     gate.enter()

@@ -6,7 +6,7 @@ public import NVMRegion
 //
 // 1. the heap header: the valid copy with the higher sequence; the other one is mended
 // 2. the lanes: what was committed and not retired is carried out again, before anything else is believed
-// 3. the extent table, head by head; slabs are only noted, their blocks are read when first needed
+// 3. the extent table, head by head; slabs are only noted: see PendingSlabs, and their blocks are read when needed
 // 4. tables the header does not name, and log extents, are freed
 //
 // Every step may be cut short and done again. A read-only region is recovered in its private copy.
@@ -17,7 +17,8 @@ extension PersistentHeap {
   /// - Parameter progress: called now and then with units looked at and units in all.
   /// - Throws: `.notARegion` where there is no heap, `.newerFormat`, `.corrupt` when neither header copy
   ///   verifies or the log is damaged, `.outOfMemory`, `.ioFailure`.
-  /// - Complexity: O(extents); independent of the number of small blocks.
+  /// - Complexity: O(extents), reading one line of each; independent of the number of small blocks. About 50 ns for
+  ///   each slab.
   public static func open(
     _ region: PersistentRegion, options: HeapOptions = HeapOptions(),
     progress: ((_ done: Int, _ total: Int) -> Void)? = nil
@@ -29,8 +30,8 @@ extension PersistentHeap {
     let log = LaneLog(
       region, offset: header.lanesOffset, laneCount: header.laneCount, laneSize: header.laneSize)
     recovery.replayedRecords = try log.recover()
-    let check = HeaderCheck(region.uuid)
-    let roots = RootTable.read(region, check, offset: header.rootsOffset, count: header.rootCount)
+    let roots = RootTable.read(
+      region, HeaderCheck(region.uuid), offset: header.rootsOffset, count: header.rootCount)
     for i in roots.damaged {
       recovery.problems.append(
         HeapProblem(.root, roots.line(i).rawValue, byteCount: 64, "A line of the root table is damaged."))
@@ -38,19 +39,11 @@ extension PersistentHeap {
     let most = min(max(region.maximumSize >> header.unitShift, header.unitCount), ExtentEntry.maximumLength)
     let map = try UnitMap.make(
       wanted: most, needed: header.unitCount, path: region.path)
-    let walk = ExtentWalk(region, check, header)
-    var heads: [ExtentWalk.Head] = []
-    recovery.problems += walk.run(heads: &heads, progress: progress)
-    recovery.extents = heads.count
-    let stale = heads.filter { head in
-      head.kind == .log || head.kind == .table && walk.start(head.unit) != header.tableOffset.rawValue
-    }
-    recovery.sweptExtents = stale.count
-    recovery.duration = ContinuousClock.now - began
     let heap = PersistentHeap(
-      region: region, options: options, header: header, newestCopy: copy, map: map, log: log, roots: roots,
-      recovery: recovery)
-    try heap.adopt(heads)
+      region: region, options: options, header: header, newestCopy: copy, map: map, log: log, roots: roots)
+    try heap.adopt(&recovery, progress)
+    recovery.duration = ContinuousClock.now - began
+    heap.recovery = recovery
     return heap
   }
 
@@ -103,11 +96,27 @@ extension PersistentHeap {
     return (header, copy)
   }
 
-  /// Takes the heads of the table over into memory.
-  private func adopt(_ heads: [ExtentWalk.Head]) throws(NVMError) {
-    try extents.withLock { (space) throws(NVMError) in
-      for head in heads {
+  /// Takes the heads of the table over into memory; of slabs the place alone.
+  private func adopt(
+    _ recovery: inout HeapRecovery, _ progress: ((_ done: Int, _ total: Int) -> Void)?
+  ) throws(NVMError) {
+    var extentCount = 0
+    var sweptCount = 0
+    recovery.problems += try extents.withLock { (space) throws(NVMError) in
+      let walk = ExtentWalk(region, check, space.header)
+      return try walk.run(progress: progress) { (head) throws(NVMError) in
+        extentCount += 1
         switch head.kind {
+        case .slab:
+          space.slabUnits += head.length
+          // One that has room beyond its mark will soon be wanted.
+          let blockCount = (head.length << unitShift) / (head.blockLines * 64)
+          if head.mark == blockCount, head.length <= Slab.longestPending {
+            pending.insert(head.unit)
+            classes[SizeClasses.index(lines: head.blockLines)].pendingSlabs += 1
+          } else {
+            adoptSlab(&space, head)
+          }
         case .free:
           if head.isSuspect {
             map.set(head.unit, tag: UnitMap.Tag.other, length: head.length)
@@ -120,43 +129,27 @@ extension PersistentHeap {
           space.liveObjects += 1
           space.objectUnits += head.length
           space.objectBytes += Int(truncatingIfNeeded: head.word2)
-        case .slab: adoptSlab(&space, head)
         case .system: map.set(head.unit, tag: UnitMap.Tag.other, length: head.length)
         case .table where start(ofUnit: head.unit) == space.header.tableOffset.rawValue:
           map.set(head.unit, tag: UnitMap.Tag.other, length: head.length)
         case .table, .log:
-          region.store(freeWord(head.unit, head.length), at: entry(head.unit))
-          region.flush(entry(head.unit), count: 8)
-          try region.settle()
-          space.runs.insert(head.unit, head.length, limit: head.unit + head.length)
+          sweptCount += 1
+          try sweep(&space, head)
         case nil:
           map.set(head.unit, tag: UnitMap.Tag.other, length: head.length)
           space.setAsideUnits += head.length
         }
       }
     }
+    recovery.extents = extentCount
+    recovery.sweptExtents = sweptCount
   }
 
-  private func adoptSlab(_ space: inout ExtentSpace, _ head: ExtentWalk.Head) {
-    let lines = Int(head.word1 & 0xFFFF)
-    space.slabUnits += head.length
-    let index = SizeClasses.index(lines: lines)
-    let c = classes + index
-    let slab = makeDescriptor(&space, c, head.unit, head.length, lines * 64, UInt32(head.word1 >> 32))
-    if let mark = head.mark {
-      slab.pointee.mark = mark
-    } else {
-      slab.pointee.mark = slab.pointee.blockCount
-      slab.pointee.isSetAside = true
-    }
-    enter(slab)
-    slab.pointee.isInUse = true
-    c.pointee.add(slab)
-    // The one that certainly has room is read first.
-    if slab.pointee.mark < slab.pointee.blockCount {
-      c.pointee.pushFront(slab)
-    } else {
-      c.pointee.relist(slab)
-    }
+  /// Frees the extent of a log record that is done with, or of a table that the header does not name.
+  private func sweep(_ space: inout ExtentSpace, _ head: ExtentWalk.Head) throws(NVMError) {
+    region.store(freeWord(head.unit, head.length), at: entry(head.unit))
+    region.flush(entry(head.unit), count: 8)
+    try region.settle()
+    space.runs.insert(head.unit, head.length, limit: head.unit + head.length)
   }
 }

@@ -99,7 +99,8 @@ extension PersistentHeap {
   ///     record in a lane, flush, fence                = done
   ///     words stored, flush, order;  record retired, flush, order
   ///
-  /// One single change takes one order and one fence; several take three orders and one fence.
+  /// One single change takes one order and one fence; several take three orders and one fence; each an order less where
+  /// nothing was flushed before.
   ///
   /// - Parameter body: says what is to happen. It may use the heap otherwise too, and publish, independently
   ///   of this step. When it throws, everything is as before.
@@ -192,10 +193,16 @@ extension PersistentHeap {
           .object, length: reservation.capacity >> unitShift, at: start(ofUnit: unit), reservation.word1,
           length))
     }
+    let word1 = Offset(rawValue: slab.offset(reservation.place.index)) + 8
+    region.store(reservation.word1, at: word1)
+    region.flush(word1, count: 8)
+    return commitWord(reservation)
+  }
+
+  /// The commit word of the block that a reservation is to be.
+  func commitWord(_ reservation: Reservation) -> LogWord {
+    let slab = reservation.place.slab!
     let block = slab.offset(reservation.place.index)
-    let at = Offset(rawValue: block)
-    region.store(reservation.word1, at: at + 8)
-    region.flush(at + 8, count: 8)
     return LogWord(
       offset: block,
       value: check.block(

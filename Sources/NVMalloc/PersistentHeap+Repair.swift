@@ -25,6 +25,7 @@ extension PersistentHeap {
     defer { heap.close() }
     var problems: [HeapProblem] = []
     for problem in heap.recovery.problems where problem.kind == .heapHeader { problems.append(problem) }
+    heap.adoptAll()
     heap.repairRoots(&problems)
     heap.repairExtents(&problems)
     try region.fence()

@@ -17,8 +17,9 @@ extension PersistentHeap {
   /// then one commit of the entry makes slab, generation and mark true at once.
   func makeSlab(_ c: UnsafeMutablePointer<SizeClass>, reclaiming: Bool) throws(NVMError) {
     let blockBytes = SizeClasses.lines(c - classes) * 64
+    let hasPending = extents.withLock { _ in c.pointee.pendingSlabs > 0 }
     lock(of: c).lock()
-    let isFirst = c.pointee.slabCount == 0
+    let isFirst = c.pointee.slabCount == 0 && !hasPending
     lock(of: c).unlock()
     let small = SizeClasses.slabUnits(blockBytes: blockBytes, unitShift: unitShift, isFirst: true)
     let count = SizeClasses.slabUnits(blockBytes: blockBytes, unitShift: unitShift, isFirst: isFirst)

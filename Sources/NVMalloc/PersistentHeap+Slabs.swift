@@ -45,7 +45,7 @@ extension PersistentHeap {
   @inline(__always)
   private func takeFast(_ c: UnsafeMutablePointer<SizeClass>) -> (UnsafeMutablePointer<Slab>, Int)? {
     if isChoosy { chooseLeastAllocated(c) }
-    if let slab = c.pointee.first, slab.pointee.freeCount > 0 { return takeFree(c, slab) }
+    if let slab = c.pointee.first, slab.pointee.freeCount > 0, let found = takeFree(c, slab) { return found }
     if c.pointee.quarantined >= c.pointee.restingLimit || c.pointee.hasRested(now: now(), ticks: restTicks) {
       let freed = c.pointee.pop()
       // The header of the next one will be wanted soon.
@@ -60,12 +60,23 @@ extension PersistentHeap {
   @inline(__always)
   private func takeFree(
     _ c: UnsafeMutablePointer<SizeClass>, _ slab: UnsafeMutablePointer<Slab>
-  ) -> (UnsafeMutablePointer<Slab>, Int) {
+  ) -> (UnsafeMutablePointer<Slab>, Int)? {
+    guard let index = slab.takeFree() else {
+      miscounted(c, slab)
+      return nil
+    }
     if slab.pointee.busy == 0 { c.pointee.emptyCount &-= 1 }
     slab.pointee.busy &+= 1
-    let index = slab.takeFree()
     if slab.pointee.freeCount == 0 { c.pointee.relist(slab) }
     return (slab, index)
+  }
+
+  /// More free blocks were counted than there are bits: the bits are right, and the heap says that it is damaged. Under
+  /// the class lock.
+  @inline(never)
+  private func miscounted(_ c: UnsafeMutablePointer<SizeClass>, _ slab: UnsafeMutablePointer<Slab>) {
+    noteDamage()
+    c.pointee.relist(slab)
   }
 
   /// A free hint led to a header that does not say free: the block is not used until a repair.
@@ -87,7 +98,10 @@ extension PersistentHeap {
     _ c: UnsafeMutablePointer<SizeClass>
   ) throws(NVMError) -> (UnsafeMutablePointer<Slab>, Int) {
     for attempt in 0..<3 {
+      if attempt == 1 { adoptAll() }
       if let found = try search(c, underPressure: attempt == 1) { return found }
+      // What an earlier opening left free is looked for, some slabs at a time.
+      if attempt == 0, adoptSome(c), let found = try search(c, underPressure: false) { return found }
       do throws(NVMError) {
         try makeSlab(c, reclaiming: attempt == 2)
       } catch {
@@ -131,16 +145,23 @@ extension PersistentHeap {
   }
 
   /// Called before a class takes space that it never used. Where more than the limit rests in the heap, and a fair
-  /// part of that in this class, the class uses its oldest early from now on: then `true`. Under the class lock.
+  /// part of that in this class, or where its blocks are pages and more and rest up to their own limit, the class
+  /// uses its oldest early from now on: then `true`. Under the class lock.
   private func limitResting(_ c: UnsafeMutablePointer<SizeClass>) -> Bool {
     let limit = restingByteLimit
-    guard restingBytes > limit else {
+    if restingBytes > limit {
+      c.pointee.restingLimit = max(Self.batch, limit / 16 / c.pointee.blockBytes)
+    } else if c.pointee.blockBytes > 4096 {
+      c.pointee.restingLimit = max(Self.batch, limit / Self.largeShare / c.pointee.blockBytes)
+    } else {
       c.pointee.restingLimit = .max
       return false
     }
-    c.pointee.restingLimit = max(Self.batch, limit / 16 / c.pointee.blockBytes)
     return c.pointee.quarantined >= c.pointee.restingLimit
   }
+
+  /// Of the bytes that may rest, the blocks of one class from 4 KiB on, and the large objects, have this part each.
+  static let largeShare = 8
 
   var restingByteLimit: Int { max(options.quarantineLimit, unitCount << unitShift / 8) }
 
@@ -177,6 +198,7 @@ extension PersistentHeap {
   /// - Complexity: O(units + blocks).
   public func scanSlabs(progress: ((_ done: Int, _ total: Int) -> Void)? = nil) throws(NVMError) {
     try checkUsable()
+    adoptAll()
     let end = unitCount
     var unit = 0
     while unit < end {
@@ -291,6 +313,7 @@ extension PersistentHeap {
   /// Gives empty slabs back: before the heap grows, those that are known to be empty, one of a class excepted; under
   /// space pressure all, and everything that rests is settled first. O(slabs of classes with such).
   func reclaimSlabs(underPressure: Bool) throws(NVMError) {
+    if underPressure { adoptAll() }
     for i in 0..<classCount {
       let c = classes + i
       var empty: UnsafeMutablePointer<Slab>?

@@ -7,6 +7,7 @@ extension PersistentHeap {
   public var statistics: HeapStatistics {
     var s = HeapStatistics()
     guard (try? checkUsable()) != nil else { return s }
+    adoptAll()
     s.recovery = recovery
     s.damagedHeaders = Int(nvm_load_relaxed(control + Control.damaged))
     var slabBytes = 0

@@ -7,4 +7,7 @@ extension PersistentHeap {
   package func isScanned(unit: Int) -> Bool {
     unit < unitCount && UnitMap.slab(map.word(unit))?.isScanned == true
   }
+
+  /// How many slabs that were there at open have no descriptor yet: for tests.
+  package var pendingSlabCount: Int { pending.number }
 }

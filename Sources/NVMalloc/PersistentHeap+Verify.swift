@@ -17,6 +17,7 @@ extension PersistentHeap {
     verifyHeader(&report)
     verifyRoots(&report)
     verifyLanes(&report)
+    adoptAll()
     var heads: [ExtentWalk.Head] = []
     report.problems += extents.withLock { space in
       // Whoever writes heads holds this lock or the gate, so all of them are at rest.

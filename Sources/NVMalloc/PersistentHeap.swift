@@ -13,8 +13,8 @@ public import NVMRegion
 /// - ``publish(_:)``: any number of allocations, frees and word changes as one step.
 ///
 /// Thread safety: every method may be called from any thread; small blocks of different sizes meet no common
-/// lock. Lock order: class or link lock → table gate; extent lock → table gate; lanes last. None is held
-/// while the caller's code runs.
+/// lock. Lock order: link lock → extent lock → class lock → table gate; lanes last. None is held while the
+/// caller's code runs.
 public final class PersistentHeap: @unchecked Sendable {
   /// Where the heap lies.
   public let region: PersistentRegion
@@ -43,7 +43,9 @@ public final class PersistentHeap: @unchecked Sendable {
   let wear: WearCounts?
   let isChoosy: Bool
   /// What opening found and did.
-  public let recovery: HeapRecovery
+  public internal(set) var recovery = HeapRecovery()
+  /// Slabs found at open and not needed since.
+  let pending: PendingSlabs
   static let linkLockCount = 64
 
   /// Words that change while the heap is open, apart from the class so that it has only `let`s.
@@ -63,19 +65,21 @@ public final class PersistentHeap: @unchecked Sendable {
   init(
     region: PersistentRegion, options: HeapOptions, header: HeapHeader, newestCopy: Int, map: UnitMap,
     log: LaneLog,
-    roots: RootTable, recovery: HeapRecovery
+    roots: RootTable
   ) {
     self.region = region
     self.options = options
     self.map = map
     self.log = log
-    self.recovery = recovery
+    pending = PendingSlabs(units: header.unitCount)
     epoch = UInt16(truncatingIfNeeded: region.incarnation)
     check = HeaderCheck(region.uuid)
     unitShift = header.unitShift
     largestBlock = min(8 << header.unitShift, 128 << 10)
     classCount = SizeClasses.count(upTo: largestBlock)
-    classes = .allocate(capacity: classCount)
+    assert(MemoryLayout<SizeClass>.stride == SizeClass.size, "whole lines")
+    classes = UnsafeMutableRawPointer.allocate(byteCount: classCount * SizeClass.size, alignment: 64)
+      .bindMemory(to: SizeClass.self, capacity: classCount)
     classLocks = .allocate(byteCount: classCount * 64, alignment: 64)
     classLocks.initializeMemory(as: UInt8.self, repeating: 0, count: classCount * 64)
     for i in 0..<classCount {
@@ -117,6 +121,7 @@ public final class PersistentHeap: @unchecked Sendable {
       $0.runs.deallocate()
     }
     map.deallocate()
+    pending.deallocate()
     control.deallocate()
   }
 

@@ -2,7 +2,7 @@ import CNVM
 
 /// The slabs and freed blocks of one size class, in memory, under a spin lock of its own
 /// (``PersistentHeap/classLock(_:)``). The lock is never held while another class's lock or the extent lock
-/// is taken.
+/// is taken; but it is taken under the extent lock.
 struct SizeClass {
   /// A freed block that waits: the don't-allocate list.
   struct Freed {
@@ -10,16 +10,8 @@ struct SizeClass {
     var index: UInt32
     var tick: UInt32
   }
-  var blockBytes = 0
-  var index = 0
-  /// Slabs that may yield blocks: those with free bits in front, then those with blocks beyond the mark or
-  /// not scanned yet.
-  var first: UnsafeMutablePointer<Slab>?
-  var last: UnsafeMutablePointer<Slab>?
-  /// All slabs in use.
-  var anySlab: UnsafeMutablePointer<Slab>?
-
-  // The quarantine: a ring in the order of freeing.
+  // One line, and all that an allocation or a free changes: what threads hand to each other with the lock is few lines.
+  /// The quarantine: a ring in the order of freeing.
   var ring: UnsafeMutablePointer<Freed>
   var ringMask: Int
   var ringHead = 0
@@ -28,14 +20,25 @@ struct SizeClass {
   var ringLimit: Int
   /// From this many on the oldest is used before it has rested: see ``PersistentHeap/limitResting(_:)``.
   var restingLimit = Int.max
-
-  var slabCount = 0
-  var emptyCount = 0
   /// Blocks beyond live and free ones are counted by subtraction.
   var liveBlocks = 0
+  /// Slabs that may yield blocks: those with free bits in front, then those with blocks beyond the mark or
+  /// not scanned yet.
+  var first: UnsafeMutablePointer<Slab>?
 
+  var last: UnsafeMutablePointer<Slab>?
+  /// All slabs in use.
+  var anySlab: UnsafeMutablePointer<Slab>?
+  var slabCount = 0
+  var emptyCount = 0
+  /// Slabs that were there at open and are not adopted yet. Guarded by the extent lock.
+  var pendingSlabs = 0
   /// How many rest, for other threads to look at.
   let published: UnsafeMutableRawPointer
+  var blockBytes = 0
+  var index = 0
+
+  static let size = 128
 
   init(index: Int, published: UnsafeMutableRawPointer) {
     self.index = index

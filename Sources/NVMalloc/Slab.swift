@@ -7,13 +7,11 @@ import CNVM
 ///     mark == busy + free bits + damaged
 ///     busy == allocated + quarantined + reserved or between two states
 struct Slab {
-  /// Where the search for a free bit goes on; guarded by the class lock.
-  var searchWord = 0
-  /// Address of the bitmaps, 0 before the slab was scanned: read without the lock. For every 64 blocks a word of
-  /// *allocated* bits, changed atomically, and one of *free* bits, guarded by the class lock.
+  // The first line: read by all threads without a lock, and so without anything that changes while the slab is in use.
+  /// Address of the bitmaps, 0 before the slab was scanned. For every 64 blocks a word of *allocated* bits, changed
+  /// atomically, and one of *free* bits, guarded by the class lock.
   var bits: UInt64 = 0
-  static let bitsOffset = 8
-  /// Fixed while the slab is in use.
+  static let bitsOffset = 0
   var base: UInt64 = 0
   var blockBytes = 0
   var reciprocal: UInt64 = 0
@@ -21,10 +19,13 @@ struct Slab {
   var generation: UInt32 = 0
   var classIndex = 0
   var firstUnit = 0
+
   var unitCount = 0
   var wordCount = 0
 
   /// Guarded by the class lock from here on.
+  /// Where the search for a free bit goes on.
+  var searchWord = 0
   /// The free block to be taken next, -1 for the lowest.
   var preferred = -1
   var mark = 0
@@ -49,6 +50,10 @@ extension Slab {
   static var size: Int { (MemoryLayout<Slab>.size + 63) & ~63 }
   /// The most blocks that a slab has: see ``SizeClasses/slabUnits(blockBytes:unitShift:isFirst:)``.
   static func wordCapacity(unitShift: Int) -> Int { ((4 << unitShift) / 64 + 63) / 64 }
+
+  /// The most units of a slab that may wait to be adopted. Those that are made have fewer: eight blocks of at most eight
+  /// units, and what ``SizeClasses/slabUnits(blockBytes:unitShift:isFirst:)`` adds.
+  static let longestPending = 128
 
   static func make(unitShift: Int) -> UnsafeMutablePointer<Slab> {
     let raw = UnsafeMutableRawPointer.allocate(
@@ -121,8 +126,8 @@ extension UnsafeMutablePointer where Pointee == Slab {
     if index >> 6 < pointee.searchWord { pointee.searchWord = index >> 6 }
   }
 
-  /// Takes the lowest free block. `freeCount` must not be 0.
-  func takeFree() -> Int {
+  /// Takes the lowest free block. `nil` where there is none, whatever `freeCount` says: it says 0 then.
+  func takeFree() -> Int? {
     let free = freeBits
     let preferred = pointee.preferred
     if preferred >= 0 {
@@ -143,15 +148,16 @@ extension UnsafeMutablePointer where Pointee == Slab {
       }
       w &+= 1
     }
-    fatalError("free count without a free bit")
+    pointee.freeCount = 0
+    return nil
   }
 
-  /// Makes the block with the lowest rank of the first 64 free ones the next that ``takeFree()`` takes. `freeCount` must
-  /// not be 0.
+  /// Makes the block with the lowest rank of the first 64 free ones the next that ``takeFree()`` takes.
   func preferFree(rank: (Int) -> UInt32) {
     let free = freeBits
     var w = pointee.searchWord
     while w < pointee.wordCount, free[2 &* w &+ 1] == 0 { w &+= 1 }
+    guard w < pointee.wordCount else { return }
     var rest = free[2 &* w &+ 1]
     var best = (index: 0, rank: UInt32.max)
     while rest != 0 {

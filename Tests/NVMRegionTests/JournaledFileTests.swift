@@ -1,7 +1,8 @@
 import CNVM
 import Glibc
-import NVMRegion
 import XCTest
+
+@testable import NVMRegion
 
 /// The medium of ordinary files with a journal: what a crash leaves is a prefix of what was flushed, in whole batches.
 final class JournaledFileTests: RegionTestCase {
@@ -287,6 +288,56 @@ final class JournaledFileTests: RegionTestCase {
     try again.close()
   }
 
+  /// Whatever has been appended when the first of them asks is durable after one sync.
+  func testAllWhoWaitShareOneSync() throws {
+    var options = RegionOptions(media: .journaledFile)
+    options.journalSize = 1 << 20
+    let region = try makeRegion(options)
+    let threads = 6
+    let rounds = 40
+    let barrier = Barrier(threads)
+    let before = try XCTUnwrap(region.journalStatistics)
+    onThreads(threads) { thread in
+      for round in 0..<rounds {
+        let at = region.payloadStart + thread * 4096
+        region.store(UInt64(round), at: at)
+        region.flush(at, count: 8)
+        barrier.wait()
+        do throws(NVMError) { try region.fence() } catch { XCTFail("\(error)") }
+        barrier.wait()
+      }
+    }
+    let after = try XCTUnwrap(region.journalStatistics)
+    XCTAssertEqual(after.syncs - before.syncs, UInt64(rounds))
+    XCTAssertGreaterThanOrEqual(after.appended - before.appended, UInt64(rounds * threads * 8))
+    XCTAssertEqual(after.checkpoints, 0)
+    XCTAssertEqual(after.capacity, (1 << 20) - 8192)
+    XCTAssertLessThanOrEqual(after.used, after.capacity)
+    region.abandon()
+  }
+
+  /// Threads that waited together are expected back together; one that does not come keeps nobody for long, and those
+  /// that come again and again all get through.
+  func testWhoDoesNotComeBackIsNotWaitedFor() throws {
+    let region = try makeRegion(size: 16 << 20)
+    let threads = 6
+    let barrier = Barrier(threads)
+    onThreads(threads) { thread in
+      barrier.wait()
+      // Each leaves after a number of rounds of its own.
+      for round in 0..<(thread + 1) * 60 {
+        let at = region.payloadStart + thread * 4096
+        do throws(NVMError) { try region.storeDurable(UInt64(round), at: at) } catch { XCTFail("\(error)") }
+      }
+    }
+    region.abandon()
+    let again = try reopen()
+    for thread in 0..<threads {
+      XCTAssertEqual(again.load(again.payloadStart + thread * 4096), UInt64((thread + 1) * 60 - 1))
+    }
+    try again.close()
+  }
+
   /// More threads than slots share one, and each still waits for its own.
   func testThreadsThatShareASlot() throws {
     let region = try makeRegion(size: 16 << 20)
@@ -310,6 +361,21 @@ final class JournaledFileTests: RegionTestCase {
   }
 
   // MARK: Memory
+
+  /// Limits of control groups of both versions, in containers too.
+  func testMemoryLimits() {
+    let top = ["/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"]
+    XCTAssertEqual(MemoryLimit.groupFiles(""), top)
+    XCTAssertEqual(
+      MemoryLimit.groupFiles("0::/a.slice/b:c\n"),
+      top + ["/sys/fs/cgroup/a.slice/memory.max", "/sys/fs/cgroup/a.slice/b:c/memory.max"])
+    XCTAssertEqual(
+      MemoryLimit.groupFiles("9:cpu:/x\n8:hugetlb,memory:/j\n0::/\nnonsense\n"),
+      top + ["/sys/fs/cgroup/memory/j/memory.limit_in_bytes"])
+    XCTAssertGreaterThan(MemoryLimit.ofProcess, 0)
+    XCTAssertLessThanOrEqual(
+      MemoryLimit.ofProcess, sysconf(Int32(_SC_PHYS_PAGES)) * sysconf(Int32(_SC_PAGESIZE)))
+  }
 
   /// Pages go back to the system while threads store, flush and read; nobody ever sees another word than the last one
   /// stored, flushed or not.

@@ -1,6 +1,7 @@
 import NVMRegion
-import NVMalloc
 import XCTest
+
+@testable import NVMalloc
 
 /// Rot and stray writes: found by use and by verify, never acted upon, never a crash.
 final class DamageTests: XCTestCase {
@@ -51,6 +52,27 @@ final class DamageTests: XCTestCase {
       let bytes = UnsafeRawBufferPointer(start: heap.region.pointer(to: p - 16), count: 16)
       heap.region.write(bytes, at: victim - 16)
       assertThrows(.corrupt, try heap.deallocate(victim))
+    }
+  }
+
+  /// A count of free blocks that is too high is put right and told: no block is made up, none is handed out twice.
+  func testAWrongCountOfFreeBlocks() throws {
+    for isChoosy in [false, true] {
+      let region = try PersistentRegion.inMemory(image: nil, size: 1 << 20, maximumSize: 1 << 20, medium: nil)
+      var own = options()
+      if isChoosy { own.placement = .leastAllocated }
+      let heap = try PersistentHeap.format(region, options: own)
+      var seen: Set<Offset> = [try heap.allocate(byteCount: 40)]
+      let slab = try XCTUnwrap(heap.classes[try XCTUnwrap(heap.classIndex(40, prefix: 16))].anySlab)
+      slab.pointee.freeCount += 3
+      for _ in 0..<slab.pointee.blockCount + 5 {
+        XCTAssertTrue(seen.insert(try heap.allocate(byteCount: 40)).inserted)
+      }
+      XCTAssertEqual(slab.pointee.freeCount, 0)
+      XCTAssertEqual(try heap.blocks.count, seen.count)
+      XCTAssertEqual(try heap.verify().problems, [])
+      for block in seen { try heap.deallocate(block) }
+      XCTAssertEqual(try heap.blocks.count, 0)
     }
   }
 

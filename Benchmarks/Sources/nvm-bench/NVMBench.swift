@@ -9,7 +9,8 @@ struct NVMBench: ParsableCommand {
     abstract: "Measures swift-nvm beside what a user would pick instead.",
     subcommands: [
       RegionCommand.self, HeapCommand.self, TreeCommand.self, StoreCommand.self, RecoveryCommand.self,
-      WearCommand.self, ProtectCommand.self, GroupCommand.self,
+      WearCommand.self, ManyCommand.self, ProtectCommand.self, GroupCommand.self, AmplificationCommand.self,
+      LargeCommand.self,
       ReportCommand.self, InstructionsCommand.self, RecoveryChild.self,
     ])
 

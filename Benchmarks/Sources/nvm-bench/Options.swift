@@ -34,6 +34,8 @@ struct Options: ParsableArguments {
     help:
       "Processor time of the threads instead of wall time, for tree and heap: on a machine with other work.")
   var cpuTime = false
+  @Option(help: "MiB that may rest in our heaps: HeapOptions.quarantineLimit.")
+  var quarantineLimit: Int?
   @Flag(help: "A fiftieth of the size and one round: does it work?")
   var quick = false
   @Option(help: "Write the rows to this file as a JSON array.")

@@ -2,6 +2,7 @@
 #ifndef NVM_SYSTEM_H
 #define NVM_SYSTEM_H
 
+#include <pthread.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -24,5 +25,11 @@ void nvm_start_writing(int fd, uint64_t offset, uint64_t length);
 int nvm_barrier_of_all_threads(void);
 // Drops the cached pages of a range and turns read-ahead off, so that the mapping is served by small pages.
 void nvm_advise_small_pages(int fd, uint64_t offset, uint64_t length);
+
+// Locks made without a call that could fail.
+static inline void nvm_make_mutex(pthread_mutex_t *m) { *m = (pthread_mutex_t)PTHREAD_MUTEX_INITIALIZER; }
+static inline void nvm_make_condition(pthread_cond_t *c) { *c = (pthread_cond_t)PTHREAD_COND_INITIALIZER; }
+// Waits until a time of CLOCK_MONOTONIC at most, in nanoseconds.
+void nvm_wait_until(pthread_cond_t *condition, pthread_mutex_t *mutex, uint64_t nanoseconds);
 
 #endif

@@ -21,8 +21,9 @@ struct JournalPages {
   /// The pages written by `writeHome`, as ranges in ascending order.
   private(set) var written: [Range<Int>] = []
 
-  /// As many bytes of records as are brought together at most; so memory stays bounded.
-  static let windowSize = 32 << 20
+  /// As many bytes of records as are brought together at most, and as many again to sort them: a small part of the
+  /// memory that the process may have.
+  static let windowSize = min(32 << 20, max(1 << 20, MemoryLimit.ofProcess / 64))
 
   init() {
     capacity = 1 << 20
@@ -73,7 +74,7 @@ struct JournalPages {
   /// Whether more may be taken in before the pages are written. (One batch always fits: its records are 9 bytes at
   /// least, and `order` has 28 bits.)
   func hasRoom(for count: Int) -> Bool {
-    self.count + count <= Self.windowSize && fragments.count < 1 << 21
+    self.count + count <= Self.windowSize && fragments.count < Self.windowSize / MemoryLayout<Fragment>.stride
   }
 
   /// Writes every page, and forgets what it held but for ``written``. Not durable before a sync.

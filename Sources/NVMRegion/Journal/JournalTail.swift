@@ -32,6 +32,8 @@ struct JournalTail {
   /// Atomic sections that are open: what they append goes into one batch.
   var sections = 0
   var isCheckpointing = false
+  /// Those that were carried out.
+  var checkpoints: UInt64 = 0
   var isCheckpointWanted = false
   var isStopping = false
   var isClosed = false
@@ -43,8 +45,11 @@ struct JournalTail {
   var arrivals = 0
   var returns = 0
   var arrivalsBefore = 0
-  /// How long writing a batch takes, in nanoseconds, smoothed.
+  /// The batch that a thread is timing the gathering for; 0 for none.
+  var gathered: UInt64 = 0
+  /// How long writing a batch takes, in nanoseconds, smoothed; and when the last one was written.
   var syncTime: UInt64 = 0
+  var syncEnd: UInt64 = 0
 
   private static let initialCapacity = 64 << 10
 
@@ -87,6 +92,11 @@ struct JournalTail {
     nvm_capture_words(p + n, source, UInt64(truncatingIfNeeded: words))
     count &+= n &+ words &* 8
     end = place &+ words
+  }
+
+  mutating func didSync(took time: UInt64, at end: UInt64) {
+    syncTime = (3 &* syncTime &+ time) / 4
+    syncEnd = end
   }
 
   /// A batch ready to be written.

@@ -35,7 +35,7 @@ final class PrivatePages: @unchecked Sendable {
       nil, count * 8, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0)
     guard let table, table != MAP_FAILED else { return nil }
     positions = table
-    self.limit = limit ?? Self.memoryOfProcess / Self.pageSize / 4
+    self.limit = limit ?? MemoryLimit.ofProcess / Self.pageSize / 4
     let size = Int(NVM_THREAD_SLOTS) * 64
     slots = .allocate(byteCount: size, alignment: 64)
     slots.initializeMemory(as: UInt8.self, repeating: 0, count: size)
@@ -49,21 +49,11 @@ final class PrivatePages: @unchecked Sendable {
     words.deallocate()
   }
 
-  /// Bytes of memory of the machine, or of the process's control group where that has less.
-  private static var memoryOfProcess: Int {
-    let machine = max(1, sysconf(Int32(_SC_PHYS_PAGES))) * max(4096, sysconf(Int32(_SC_PAGESIZE)))
-    let fd = nvm_open("/sys/fs/cgroup/memory.max", O_RDONLY, 0)
-    guard fd >= 0 else { return machine }
-    defer { close(fd) }
-    var text = [UInt8](repeating: 0, count: 32)
-    let n = read(fd, &text, text.count)
-    let digits = text.prefix(max(0, n)).prefix { (48...57).contains($0) }
-    return min(machine, Int(String(decoding: digits, as: UTF8.self)) ?? machine)
-  }
-
   /// How many pages are private.
   var privateCount: Int { Int(truncatingIfNeeded: nvm_load_relaxed(words + 128)) }
   var isOverLimit: Bool { privateCount > limit }
+  /// Whether writers are to wait until some were given back.
+  var isFarOverLimit: Bool { privateCount > limit + limit / 2 }
 
   private func position(_ page: Int) -> UnsafeMutableRawPointer { positions + page &* 8 }
 

@@ -40,6 +40,39 @@ extension JournaledFileMedium {
     if tail.pointee.isCheckpointing || tail.pointee.isCheckpointWanted { wait() }
   }
 
+  // A writer that found the ring full while it holds a lock would keep readers from a leaf for as long as a checkpoint
+  // takes. So it waits before its first lock, from the point on where what is under way may still go in: a batch, and
+  // an eighth of the ring.
+
+  /// With the mutex: writers see whether they are to wait: for room, or for memory where too many pages are private
+  /// and a checkpoint would let some go.
+  func noteFilling() {
+    let t = tail
+    let used = Int(truncatingIfNeeded: t.pointee.ticket &- t.pointee.header.start)
+    let isFull = used > area.ringSize - area.ringSize / 8 - batchLimit
+    let isHeavy = t.pointee.header.start < t.pointee.durable && privatePages?.isFarOverLimit == true
+    nvm_store_release(words + 16, isFull || isHeavy ? 1 : 0)
+  }
+
+  /// Before the first lock of a change: returns when there is room in the ring for what a change appends, or nothing
+  /// is written any more. In an atomic section at once: that one holds locks, and a checkpoint would wait for it.
+  @inline(__always)
+  package func admit() {
+    if nvm_load_relaxed(words + 16) != 0 { waitForRoom() }
+  }
+
+  @inline(never)
+  private func waitForRoom() {
+    guard nvm_load_relaxed(slot + 24) == 0 else { return }
+    lock()
+    while nvm_load_relaxed(words + 16) != 0, tail.pointee.header.start < tail.pointee.durable,
+      tail.pointee.failure == nil, !tail.pointee.isClosed
+    {
+      requestCheckpoint()
+    }
+    unlock()
+  }
+
   private func startThread() {
     var thread = pthread_t()
     // Signals are for the application's own threads.
@@ -90,7 +123,10 @@ extension JournaledFileMedium {
     }
     lock()
     t.pointee.isCheckpointing = false
-    if let failure { fail(failure) } else { t.pointee.header = header }
+    if let failure { return fail(failure) }
+    t.pointee.header = header
+    t.pointee.checkpoints += 1
+    noteFilling()
   }
 
   /// Brings home everything that is durable now.

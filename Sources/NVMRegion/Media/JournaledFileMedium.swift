@@ -28,22 +28,22 @@ package final class JournaledFileMedium: RegionMedium, @unchecked Sendable {
   private let key: UInt64
   private let forkGeneration = nvm_fork_generation()
   /// The most that is appended before it is written, whether somebody waits or not.
-  private let batchLimit: Int
+  let batchLimit: Int
   // Written once in attach, before the region is visible to any other thread.
   @exclusivity(unchecked) private(set) var base = UnsafeMutableRawPointer(bitPattern: 8)!
 
   let mutex: UnsafeMutablePointer<pthread_mutex_t>
   /// Something about the tail changed.
-  private let changed: UnsafeMutablePointer<pthread_cond_t>
+  let changed: UnsafeMutablePointer<pthread_cond_t>
   /// There is work for the thread.
   let work: UnsafeMutablePointer<pthread_cond_t>
   let tail: UnsafeMutablePointer<JournalTail>
-  /// Word 0: the durable position, word 1: bytes of the region.
-  private let words: UnsafeMutableRawPointer
+  /// Word 0: the durable position, word 1: bytes of the region, word 2: whether writers are to wait for room.
+  let words: UnsafeMutableRawPointer
   var size: UnsafeMutableRawPointer { words + 8 }
   /// A line for each thread slot: 0 the ticket of its last append, 8 depth of its deferrals, 16 the batch that it waited
-  /// for last.
-  private let slots: UnsafeMutableRawPointer
+  /// for last, 24 whether it is in an atomic section.
+  let slots: UnsafeMutableRawPointer
   @exclusivity(unchecked) var thread: pthread_t?
   let privatePages: PrivatePages?
 
@@ -56,14 +56,11 @@ package final class JournaledFileMedium: RegionMedium, @unchecked Sendable {
     key = BatchHeader.key(area.uuid, header.incarnation)
     batchLimit = min(4 << 20, area.ringSize / 4)
     mutex = .allocate(capacity: 1)
-    mutex.initialize(to: pthread_mutex_t())
+    nvm_make_mutex(mutex)
     changed = .allocate(capacity: 1)
-    changed.initialize(to: pthread_cond_t())
+    nvm_make_condition(changed)
     work = .allocate(capacity: 1)
-    work.initialize(to: pthread_cond_t())
-    let result =
-      pthread_mutex_init(mutex, nil) | pthread_cond_init(changed, nil) | pthread_cond_init(work, nil)
-    precondition(result == 0)
+    nvm_make_condition(work)
     tail = .allocate(capacity: 1)
     tail.initialize(to: JournalTail(header))
     words = .allocate(byteCount: 64, alignment: 64)
@@ -102,6 +99,18 @@ package final class JournaledFileMedium: RegionMedium, @unchecked Sendable {
   }
   /// Pages of memory that the file's own cannot stand for. Approximate while others are at work.
   package var privatePageCount: Int { privatePages?.privateCount ?? 0 }
+
+  /// `nil` in a forked child, where the mutex may belong to a thread that it does not have.
+  var statistics: JournalStatistics? {
+    guard !isForked else { return nil }
+    lock()
+    defer { unlock() }
+    let t = tail.pointee
+    return JournalStatistics(
+      capacity: area.ringSize, used: Int(truncatingIfNeeded: t.ticketIfAny &- t.header.start),
+      appended: t.ticketIfAny, syncs: t.batch - 1, checkpoints: t.checkpoints,
+      privatePages: privatePageCount)
+  }
 
   // MARK: The lock
 
@@ -146,7 +155,7 @@ package final class JournaledFileMedium: RegionMedium, @unchecked Sendable {
   // MARK: Appending
 
   @inline(__always)
-  private var slot: UnsafeMutableRawPointer { slots + Int(nvm_thread_slot()) &* 64 }
+  var slot: UnsafeMutableRawPointer { slots + Int(nvm_thread_slot()) &* 64 }
 
   package func flush(_ p: UnsafeMutableRawPointer, count: Int) {
     guard count > 0 else { return }
@@ -281,7 +290,7 @@ package final class JournaledFileMedium: RegionMedium, @unchecked Sendable {
     lock()
     if position > t.pointee.base { arrive() }
     while t.pointee.durable < position, t.pointee.failure == nil, !t.pointee.isClosed {
-      if t.pointee.isLed { wait() } else { lead() }
+      if t.pointee.isLed { wait() } else if !gathers() { lead() }
     }
     // A late failure is no business of what was durable before.
     let failure = t.pointee.durable < position ? t.pointee.failure : nil
@@ -291,39 +300,10 @@ package final class JournaledFileMedium: RegionMedium, @unchecked Sendable {
     if delay > 0 { usleep(delay) }
   }
 
-  /// With the mutex: the thread is going to wait for the open batch.
-  private func arrive() {
-    let t = tail
-    let slot = slot
-    t.pointee.arrivals += 1
-    if nvm_load_relaxed(slot + 16) + 1 == t.pointee.batch, slot != slots { t.pointee.returns += 1 }
-    nvm_store_relaxed(slot + 16, t.pointee.batch)
-  }
-
-  /// With the mutex: gives those who waited for the last batch, and have just been told, the time to join this one. A
-  /// fraction of what a sync takes: without it two groups of threads would take turns, each half as large.
-  private func gather() {
-    let t = tail
-    guard t.pointee.arrivalsBefore > 1, t.pointee.returns < t.pointee.arrivalsBefore else { return }
-    let end = Self.now() &+ min(t.pointee.syncTime / 4, 200_000)
-    while t.pointee.returns < t.pointee.arrivalsBefore, Self.now() < end, t.pointee.failure == nil {
-      unlock()
-      sched_yield()
-      lock()
-    }
-  }
-
-  private static func now() -> UInt64 {
-    var time = timespec()
-    clock_gettime(CLOCK_MONOTONIC, &time)
-    return UInt64(time.tv_sec) &* 1_000_000_000 &+ UInt64(time.tv_nsec)
-  }
-
   /// Writes the open batch, with the mutex at both ends and without it meanwhile. Nobody leads.
-  private func lead() {
+  func lead() {
     let t = tail
     t.pointee.isLed = true
-    gather()
     if t.pointee.sections > 0 {
       t.pointee.isSealWanted = true
       while t.pointee.sections > 0, t.pointee.failure == nil, !t.pointee.isClosed { wait() }
@@ -337,7 +317,7 @@ package final class JournaledFileMedium: RegionMedium, @unchecked Sendable {
       let result = area.writeDurably(UnsafeRawBufferPointer(batch.bytes), at: batch.position)
       let time = Self.now() &- began
       lock()
-      t.pointee.syncTime = (3 &* t.pointee.syncTime &+ time) / 4
+      t.pointee.didSync(took: time, at: began &+ time)
       if result < 0 {
         fail(area.error("Writing to the disk", result))
       } else {
@@ -346,6 +326,7 @@ package final class JournaledFileMedium: RegionMedium, @unchecked Sendable {
       }
     }
     t.pointee.isLed = false
+    noteFilling()
     wakeAll()
     let waiting = Int(t.pointee.durable &- t.pointee.header.start)
     if waiting > area.ringSize / 2 || waiting > area.ringSize / 16 && privatePages?.isOverLimit == true {
@@ -361,6 +342,7 @@ package final class JournaledFileMedium: RegionMedium, @unchecked Sendable {
     guard nvm_thread_slot() != 0 else { return false }
     nvm_store_relaxed(slot + 8, nvm_load_relaxed(slot + 8) + 1)
     if isAtomic {
+      nvm_store_relaxed(slot + 24, 1)
       lock()
       while tail.pointee.isSealWanted { wait() }
       tail.pointee.sections += 1
@@ -373,6 +355,7 @@ package final class JournaledFileMedium: RegionMedium, @unchecked Sendable {
     let slot = slot
     nvm_store_relaxed(slot + 8, nvm_load_relaxed(slot + 8) - 1)
     if isAtomic {
+      nvm_store_relaxed(slot + 24, 0)
       lock()
       tail.pointee.sections -= 1
       if tail.pointee.sections == 0 { wakeAll() }

@@ -50,7 +50,8 @@ struct HeapRound {
         PeerHeap(table!, directory: directory, bytes: bytes, slots: slots, batch: batch, counted: counted)
       }
     }
-    all.append(try OurHeap(directory: directory, slots: slots, options: region))
+    all.append(
+      try OurHeap(directory: directory, slots: slots, limit: options.quarantineLimit, options: region))
     peer("ideal nt", bench_heap_ideal_nt())
     if bench_has_clwb() != 0 { peer("ideal clwb", bench_heap_ideal_clwb()) }
     if options.media == .emulated {

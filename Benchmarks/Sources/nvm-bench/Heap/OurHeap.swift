@@ -24,10 +24,12 @@ final class OurHeap: HeapContestant {
   private let slots: UnsafeMutableBufferPointer<UInt64>
   private let styles: Styles
 
-  /// - Parameter rests: with the default quarantine; else freed blocks are used again at once.
+  /// - Parameters:
+  ///   - rests: with the default quarantine; else freed blocks are used again at once.
+  ///   - limit: MiB that may rest; default: the heap's.
   init(
     directory: String, slots count: Int, interface: Interface = .plain, batch: Int = 1, rests: Bool = true,
-    placement: PlacementPolicy = .automatic, options: RegionOptions
+    placement: PlacementPolicy = .automatic, limit: Int? = nil, options: RegionOptions
   ) throws {
     let base =
       switch interface {
@@ -46,6 +48,7 @@ final class OurHeap: HeapContestant {
     var heapOptions = HeapOptions()
     if !rests { heapOptions.quarantine = .none }
     heapOptions.placement = placement
+    if let limit { heapOptions.quarantineLimit = limit << 20 }
     let heap = try PersistentHeap.format(region, options: heapOptions)
     self.heap = heap
     slots = .allocate(capacity: count)

@@ -27,7 +27,8 @@ enum Charts {
     }
     var groups: [Group] = []
     var byGroup: [Group: [Row]] = [:]
-    for row in rows where row.nsPerOp > 0 && !DetectionChart.isDetection(row) {
+    for row in rows
+    where row.nsPerOp > 0 && !DetectionChart.isDetection(row) && !AmplificationChart.isAmplification(row) {
       let group = Group(suite: row.suite, media: row.media, threads: row.threads)
       if byGroup[group] == nil { groups.append(group) }
       byGroup[group, default: []].append(row)
@@ -36,6 +37,14 @@ enum Charts {
     for group in groups {
       let place = group.media.contains("emulated") ? "emulated" : "inplace"
       let threads = group.threads == 1 ? "" : ", \(group.threads) threads"
+      if group.suite == "wear" {
+        let title = "wear: the hottest line over the mean of those in use, \(group.media)"
+        charts.append(
+          Chart(
+            file: "wear-\(place)-\(group.threads).svg", title: title,
+            svg: WearChart.make(byGroup[group]!, title: title)))
+        continue
+      }
       let title = "\(group.suite): time per operation, \(group.media)\(threads)"
       charts.append(
         Chart(
@@ -49,6 +58,7 @@ enum Charts {
       }
     }
     if let chart = DetectionChart.make(rows) { charts.append(chart) }
+    if let chart = AmplificationChart.make(rows) { charts.append(chart) }
     return charts
   }
 

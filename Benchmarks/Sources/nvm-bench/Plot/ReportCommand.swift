@@ -14,7 +14,10 @@ struct ReportCommand: ParsableCommand {
     let files = try FileManager.default.contentsOfDirectory(atPath: directory).filter {
       $0.hasSuffix(".json")
     }
-    let order = ["region", "heap", "tree", "store", "recovery", "wear", "protect", "groups"]
+    let order = [
+      "region", "heap", "tree", "store", "recovery", "wear", "protect", "groups", AmplificationRun.suite,
+      "large",
+    ]
     var rows: [Row] = []
     for file in files.sorted() { rows += try Output.read(directory + "/" + file) }
     rows = order.flatMap { suite in

@@ -19,7 +19,9 @@ struct RecoveryCommand: ParsableCommand {
         for n in sizes {
           for ending in ["clean close", "SIGKILL"] {
             // The floor keeps nothing that could be opened.
-            for name in Stores.names.filter({ $0 != Stores.floor }) + [RecoveryChild.heap, RecoveryChild.pool]
+            for name in Stores.names.filter({ $0 != Stores.floor && $0 != Stores.twin }) + [
+              RecoveryChild.heap, RecoveryChild.pool,
+            ]
             where options.wants(peer: name) || name == RecoveryChild.heap {
               if name == RecoveryChild.pool && options.media != .emulated { continue }
               guard options.wants(workload: ending) else { continue }
@@ -27,8 +29,32 @@ struct RecoveryCommand: ParsableCommand {
             }
           }
         }
+        try fullJournal(results, directory)
       }
     }
+  }
+
+  /// A process that dies with as much in its journal as may be, and the opening that carries it out.
+  private func fullJournal(_ results: Results, _ directory: String) throws {
+    let workload = "open a store, full journal"
+    guard options.media == .file, options.wants(workload: workload) else { return }
+    let n = options.n ?? 1_000_000
+    let below = directory + "/recovery"
+    try FileManager.default.createDirectory(atPath: below, withIntermediateDirectories: true)
+    defer { try? FileManager.default.removeItem(atPath: below) }
+    let used = Double(try child(["fill", ours, "\(n)", RecoveryChild.journal, below])) ?? 0
+    let output = try child(["open", ours, "\(n)", "close", below])
+    let fields = output.split(separator: " ").compactMap { UInt64($0) }
+    guard fields.count == 2, used > 0 else {
+      results.check(1, "no opening with a full journal: \(output)")
+      return
+    }
+    results.check(fields[1], workload)
+    let key = Results.Key(
+      suite: "recovery", workload: workload, media: options.mediaName, threads: 1, n: n)
+    results.add(key, ours, Sample(ns: fields[0], operations: 1))
+    results.add(key, ours, extra: "MiB in the journal", used / 1_048_576)
+    results.add(key, ours, extra: "ms for 64 MiB", Double(fields[0]) / 1e6 * Double(64 << 20) / used)
   }
 
   private func measure(_ name: String, _ n: Int, _ ending: String, _ results: Results, _ directory: String)
@@ -71,6 +97,8 @@ struct RecoveryChild: ParsableCommand {
   static let configuration = CommandConfiguration(commandName: "recovery-child", shouldDisplay: false)
   static let heap = "swift-nvm heap"
   static let pool = "libpmemobj"
+  /// How the process that fills ends: killed when its journal is nearly full.
+  static let journal = "journal"
 
   @Argument var task: String
   @Argument var name: String
@@ -109,13 +137,43 @@ struct RecoveryChild: ParsableCommand {
       batch.keys = $0.baseAddress!
       batch.count = n
       batch.op = UInt8(BENCH_INSERT)
-      batch.per_commit = name == ours ? 1 : 1000
+      batch.per_commit = name == ours && options.media == .emulated ? 1 : 1000
       session.run(batch, &outcome)
     }
     if outcome.wrong > 0 { throw ExitCode.failure }
+    if ending == Self.journal { try fillJournal(store, session, keys) }
     if ending == "kill" { kill(getpid(), SIGKILL) }
     session.end()
     store.close()
+  }
+
+  /// Changes values at random keys until three quarters of the journal wait to be brought home, or no more than before
+  /// some checkpoints ago; says how many bytes, and dies.
+  private func fillJournal(_ store: any StoreContestant, _ session: any StoreSession, _ keys: [UInt64]) throws
+  {
+    var outcome = bench_outcome()
+    var random = Random(seed: options.seed &+ 3)
+    while let journal = store.journal {
+      let share = Double(journal.used) / Double(journal.capacity)
+      // Where the disk is quick the checkpoint keeps pace: less has to do in the end.
+      if share >= max(0.4, 0.75 - 0.03 * Double(journal.checkpoints)) {
+        print(journal.used)
+        fflush(nil)
+        kill(getpid(), SIGKILL)
+      }
+      let some = (0..<10_000).map { _ in keys[Int.random(in: 0..<n, using: &random)] }
+      some.withUnsafeBufferPointer {
+        var batch = bench_batch()
+        batch.keys = $0.baseAddress!
+        batch.count = $0.count
+        batch.op = UInt8(BENCH_UPDATE)
+        batch.per_commit = UInt32($0.count)
+        batch.version = UInt32(truncatingIfNeeded: journal.syncs)
+        session.run(batch, &outcome)
+      }
+      if outcome.wrong > 0 { throw ExitCode.failure }
+    }
+    throw ExitCode.failure
   }
 
   private func open() throws {

@@ -43,13 +43,17 @@ final class OurStore: StoreContestant {
   let name: String
   private let store: NVMStore
   private let makeSession: () -> any StoreSession
+  private let temporary: String?
 
   /// - Parameter isOneCall: several changes go in by one call, each for itself, not as a transaction.
-  init(directory: String, kind: StoreKind, isOneCall: Bool, options: Options) throws {
-    name = isOneCall ? Stores.oneCall : ours
-    store = try NVMStore(
-      path: directory + "/store.nvm",
-      options: NVMStoreOptions(media: options.mediaChoice))
+  /// - Parameter isTemporary: the file goes when the store is closed.
+  init(
+    path: String, name: String, media: RegionOptions.MediaChoice, kind: StoreKind, isOneCall: Bool,
+    isTemporary: Bool
+  ) throws {
+    self.name = name
+    temporary = isTemporary ? path : nil
+    store = try NVMStore(path: path, options: NVMStoreOptions(media: media))
     let store = store
     switch kind {
     case .words:
@@ -61,7 +65,11 @@ final class OurStore: StoreContestant {
     }
   }
   func session() -> (any StoreSession)? { makeSession() }
-  func close() { try? store.close() }
+  func close() {
+    try? store.close()
+    if let temporary { unlink(temporary) }
+  }
+  var journal: JournalStatistics? { store.region.journalStatistics }
 }
 
 private final class WordSession: StoreSession {

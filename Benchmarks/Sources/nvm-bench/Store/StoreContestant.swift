@@ -1,5 +1,6 @@
 import CBench
 import Foundation
+import NVMRegion
 import PeerStores
 
 /// A store in the competition; each has a directory of its own.
@@ -8,6 +9,12 @@ protocol StoreContestant: AnyObject {
   /// For one thread, made on it.
   func session() -> (any StoreSession)?
   func close()
+  /// Of ours on a journaled file.
+  var journal: JournalStatistics? { get }
+}
+
+extension StoreContestant {
+  var journal: JournalStatistics? { nil }
 }
 
 protocol StoreSession: AnyObject {
@@ -23,11 +30,14 @@ enum StoreKind: Int32 {
 }
 
 enum Stores {
-  static let names = [ours, oneCall, "LMDB", "SQLite", "RocksDB", floor]
+  static let names = [ours, oneCall, twin, "LMDB", "SQLite", "RocksDB", floor]
   /// One sequential write and one sync.
   static let floor = "floor"
   /// Ours, with several changes in one call that is no transaction.
   static let oneCall = ours + ", one call"
+
+  /// Ours on emulated memory, beside the one on a file: what the medium costs a look-up.
+  static let twin = ours + ", emulated"
 
   static func directory(_ name: String, in directory: String) -> String {
     directory + "/" + name.filter(\.isLetter)
@@ -45,7 +55,15 @@ enum Stores {
     case "RocksDB": return PeerStore(bench_store_rocksdb(), directory: own, kind: kind)
     // A floor of disks.
     case floor: return options.media == .emulated ? nil : FloorStore(directory: own)
-    default: return try OurStore(directory: own, kind: kind, isOneCall: name == oneCall, options: options)
+    case twin:
+      guard options.media == .file else { return nil }
+      return try OurStore(
+        path: "/dev/shm/nvm-bench-\(getpid())-twin.nvm", name: twin, media: .emulated, kind: kind,
+        isOneCall: false, isTemporary: true)
+    default:
+      return try OurStore(
+        path: own + "/store.nvm", name: name, media: options.mediaChoice, kind: kind,
+        isOneCall: name == oneCall, isTemporary: false)
     }
   }
 

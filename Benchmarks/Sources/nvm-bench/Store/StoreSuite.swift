@@ -139,8 +139,12 @@ struct StoreRound {
     perCommit: Int = 1, version: UInt32 = 0, stretches wanted: Int = 4, always: Bool = false
   ) {
     guard always || options.wants(workload: name) else { return }
-    // The floor only appends.
-    let all = op == BENCH_INSERT && ops == nil ? all : all.filter { $0.name != Stores.floor }
+    // The floor only appends, and the twin is only read.
+    let isInsert = op == BENCH_INSERT && ops == nil
+    let isRead = [BENCH_LOOKUP, BENCH_MISS].contains(op) && ops == nil
+    let all = all.filter {
+      (isInsert || $0.name != Stores.floor) && (isRead || always || $0.name != Stores.twin)
+    }
     // A stretch is a whole number of commits for each thread; the last one takes what is left over.
     let unit = perCommit * team.count
     let stretches = max(1, min(wanted, keys.count / unit))
@@ -170,7 +174,7 @@ struct StoreRound {
   private func scanAll(_ all: [any StoreContestant], _ one: Team) {
     guard options.wants(workload: "full scan, per entry") else { return }
     for _ in 0..<3 {
-      for c in all where c.name != Stores.floor {
+      for c in all where c.name != Stores.floor && c.name != Stores.twin {
         let job = StoreJob(one.sessions(of: c), [], nil, 1)
         job.isScan = true
         let ns = one.workers.run { job.run($0) }
@@ -189,7 +193,7 @@ struct StoreRound {
     ] where options.wants(workload: name) {
       let ticks = UnsafeMutableBufferPointer<UInt32>.allocate(capacity: keys.count)
       defer { ticks.deallocate() }
-      for c in all where op == BENCH_INSERT || c.name != Stores.floor {
+      for c in all where c.name != Stores.twin && (op == BENCH_INSERT || c.name != Stores.floor) {
         let job = StoreJob(one.sessions(of: c), keys, nil, 1)
         job.batch.op = UInt8(op)
         job.batch.ticks = ticks.baseAddress
