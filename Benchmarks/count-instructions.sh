@@ -7,7 +7,7 @@ n=${2:-100000}
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 # valgrind reads symbols, but not this compiler's debug information.
-strip --strip-debug -o "$work/nvm-bench" "$here/.build/release/nvm-bench"
+strip --strip-debug -o "$work/nvm-bench" "${NVM_BENCH:-$here/.build/release/nvm-bench}"
 # Otherwise the program starts itself again, outside of valgrind.
 export PMEM_IS_PMEM_FORCE=1 GLIBC_TUNABLES=glibc.rtld.optional_static_tls=16384
 for what in countedInserts countedLookUps; do

@@ -3,6 +3,7 @@
 #include <pthread.h>
 
 _Thread_local int32_t nvm_thread_slot_value = -1;
+_Thread_local void *nvm_group_span_value;
 
 static uint64_t slots_taken[NVM_THREAD_SLOTS / 64] = {1};  // slot 0 is never handed out
 static pthread_key_t slot_key;

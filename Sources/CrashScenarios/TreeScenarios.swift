@@ -23,7 +23,7 @@ enum TreeScenarios {
       AnyScenario(records("tree-records-mixed", mixedRecords(seed: seed, count: 40)), isSeeded: true),
       AnyScenario(twoWriters, isSeeded: true), AnyScenario(TreeRepairScenarios.tornSplit),
       AnyScenario(TreeRepairScenarios.emptyLeaf),
-    ] + TreeInterruptions.all + TreeBatchScenarios.all()
+    ] + TreeInterruptions.all + TreeBatchScenarios.all() + TreeGroupScenarios.all
   }
 
   // MARK: Words to words

@@ -27,8 +27,8 @@ public struct NVMStoreOptions: Sendable {
   /// Protection from stray writes; `nil` for what the environment variable `NVM_PROTECTION` says, and none where it is
   /// not set. See ``RegionProtection``.
   public var protection: RegionProtection?
-  /// On a journaled file, read what other threads have changed before it is durable. A crash may then take back what
-  /// was read. Default: such a read waits for the disk.
+  /// Read what other threads have changed before it is durable: on a journaled file, and what was changed under persist
+  /// groups. A crash may then take back what was read. Default: such a read waits for the disk, or settles the change.
   public var readsAhead = false
   /// Bytes of the journal that a new file gets where it is a journaled one, on top of its size; `nil`: as large as
   /// the file at first, from 1 MiB to 64 MiB. See ``RegionOptions/journalSize``.

@@ -1,14 +1,17 @@
+import CNVM
 public import NVMRegion
 
-// Changes under a persist group. Where the medium is a journal they wait for nothing: the group holds the position of
-// its last change, and readers of what is not durable yet wait for theirs. On the other media a leaf's commit needs its
-// fence before the leaf may change again, so there these are durable on return and leave nothing outstanding.
+// Changes under a persist group. They wait for nothing: on a journal the group holds the position of its last change, on
+// other media the lines (TreeEngine+Journal). Readers of what is not durable yet settle it first.
 
 extension DurableBTree {
-  /// Stores a value for a key; durable when the group is. Each change is all or nothing, and of the changes of one thread a
-  /// crash leaves the first so many. Otherwise as ``setValue(_:forKey:)``.
+  /// Stores a value for a key; durable when the group is. Each change is all or nothing. Of the changes of one thread a
+  /// crash leaves the first so many on a journaled file; on other media any, but of those to one key the first so many.
+  /// Otherwise as ``setValue(_:forKey:)``.
   ///
-  /// On a journaled file it costs no wait; on other media the change is durable on return, by a fence of its own.
+  /// It costs no wait, save on media other than a journaled file: one fence where a record has to be durable before the
+  /// entry that names it, where a leaf splits or takes in its neighbour, and where the leaf has a change outstanding
+  /// already (that one, and all else of its thread, is settled by it).
   /// - Throws: `.invalidArgument` for a group of another file; as ``updateValue(_:forKey:)``.
   @inlinable
   public func setValue(_ value: Value, forKey key: Key, in group: PersistGroup) throws(NVMError) {
@@ -39,10 +42,13 @@ extension DurableBTree {
 extension TreeEngine {
   @usableFromInline func begin(_ group: PersistGroup) throws(NVMError) -> Bool {
     try region.check(group)
-    return region.beginDeferral()
+    if journal != nil { return region.beginDeferral() }
+    if !isMarked { nvm_store_release(marksWord, 1) }
+    return region.beginGroupSpan(group)
   }
   @usableFromInline func end(_ group: PersistGroup, _ deferral: Bool) {
     guard deferral else { return }
+    guard journal != nil else { return region.endGroupSpan() }
     region.endDeferral()
     region.notePosition(in: group)
   }

@@ -108,6 +108,11 @@ extension TreeBatch {
     // A version seen before the lock was taken, and again by this group: the same range.
     if at < pendingCount { return pending[at].version == steps[i].version }
     guard engine.tryLock(steps[i].position) else { return false }
+    do throws(NVMError) { try engine.settleLeaf(node) } catch {
+      // The region takes no more writes: alone it fails in the same way.
+      engine.unlockUnchanged(node, steps[i].version)
+      return false
+    }
     let leaf = engine.leaf(node)
     let old = leaf.commit
     pending[at] = PendingLeaf(

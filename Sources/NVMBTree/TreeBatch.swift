@@ -98,7 +98,7 @@ public import NVMRegion
     for i in 0..<count { read(i) }
     // Checking reads, too, come one by one.
     let isCurrent = engine.gate.isCurrent(ticket) && !engine.options.verifiesReads
-    if engine.journal != nil {
+    if engine.isMarked {
       for i in 0..<count where !steps[i].isLost { try engine.awaitDurable(steps[i].node) }
     }
     for i in 0..<count where steps[i].isLost || !isCurrent {

@@ -28,6 +28,7 @@ extension TreeEngine {
       position = descendToLast()
     }
     do throws(NVMError) {
+      try settleLeaf(position.leaf)
       try append(entries, firstKey, behind: leaf(position.leaf))
     } catch {
       unlock(position.leaf, position.version)

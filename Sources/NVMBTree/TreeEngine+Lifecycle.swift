@@ -112,6 +112,8 @@ extension TreeEngine {
   /// Frees what waited for readers and gives unused extents back. The tree stays usable.
   func settle() {
     guard (try? region.checkWritable()) != nil, !isSealed, !gate.isRemoved else { return }
+    // What waits for changes under groups waits no longer.
+    if isMarked, journal == nil { try? region.settleAllGroups() }
     reclaim()
     trim()
   }

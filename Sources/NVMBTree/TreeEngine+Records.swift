@@ -21,7 +21,8 @@ struct Retired: Sendable {
     case record(Offset)
     case separator(UnsafeMutableRawPointer)
   }
-  var items: [(epoch: UInt64, item: Item)] = []
+  /// `stamp`: what has to be settled first.
+  var items: [(epoch: UInt64, stamp: UInt64, item: Item)] = []
 }
 
 extension TreeEngine {
@@ -109,18 +110,22 @@ extension TreeEngine {
     try? heap.deallocate(offset, durability: .deferred)
   }
 
-  /// Hands over a record or separator that was unlinked (durably, for a record): freed when no reader can hold it.
+  /// Hands over a record or separator that was unlinked: freed when no reader can hold it, and the change of this thread
+  /// that unlinked it is durable.
   func retire(_ item: Retired.Item) {
     let epoch = space.epochs.advance()
+    let stamp = unlinkStamp
     let due = retired.withLock { retired -> [Retired.Item] in
-      retired.items.append((epoch, item))
-      return retired.items.count & 31 == 0 ? Self.takeDue(&retired, before: space.epochs.oldestPinned()) : []
+      retired.items.append((epoch, stamp, item))
+      return retired.items.count & 31 == 0 ? takeDue(&retired, before: space.epochs.oldestPinned()) : []
     }
     free(due)
   }
 
-  private static func takeDue(_ retired: inout Retired, before oldest: UInt64) -> [Retired.Item] {
-    let n = retired.items.firstIndex { $0.epoch >= oldest } ?? retired.items.count
+  private func takeDue(_ retired: inout Retired, before oldest: UInt64) -> [Retired.Item] {
+    let n =
+      retired.items.firstIndex { $0.epoch >= oldest || !region.isSettled(stamp: $0.stamp) }
+      ?? retired.items.count
     defer { retired.items.removeFirst(n) }
     return retired.items[..<n].map(\.item)
   }
@@ -137,7 +142,7 @@ extension TreeEngine {
   /// Frees what no reader holds any more. Called at close, when there should be none.
   func reclaim() {
     let oldest = space.epochs.oldestPinned()
-    free(retired.withLock { Self.takeDue(&$0, before: oldest) })
+    free(retired.withLock { takeDue(&$0, before: oldest) })
   }
 
   /// How many unlinked records and separators wait for readers.

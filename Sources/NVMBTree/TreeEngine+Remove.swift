@@ -32,6 +32,10 @@ extension TreeEngine {
     defer { if key.bytes != nil { space.epochs.unpin() } }
     let fingerprint = key.fingerprint
     let position = lockLeaf(for: key)
+    do throws(NVMError) { try settleLeaf(position.leaf) } catch {
+      unlockUnchanged(position.leaf, position.version)
+      throw error
+    }
     let leaf = leaf(position.leaf)
     let old = leaf.commit
     guard let slot = find(key, in: leaf, live: old.live, fingerprint: fingerprint) else {
@@ -80,7 +84,13 @@ extension TreeEngine {
       unlockUnchanged(neighbour, version)
       return
     }
+    // Fenced at once, under a group too: the neighbour's node may be written again.
+    let span = nvm_group_span()
+    if span != nil { nvm_set_group_span(nil) }
+    defer { if span != nil { nvm_set_group_span(span) } }
     do throws(NVMError) {
+      try settleLeaf(leaf.node)
+      try settleLeaf(neighbour)
       try absorb(right, other, into: leaf, old)
     } catch {
       unlock(neighbour, version)
@@ -137,6 +147,10 @@ extension TreeEngine {
     }
     while true {
       let position = lockFirstLeaf(from: lower)
+      do throws(NVMError) { try settleLeaf(position.leaf) } catch {
+        unlockUnchanged(position.leaf, position.version)
+        throw error
+      }
       let leaf = leaf(position.leaf)
       let old = leaf.commit
       let next = leaf.next(old.alternate)

@@ -61,7 +61,8 @@ extension TreeEngine {
     return x.compare(y) < 0
   }
 
-  /// Splits a full, locked leaf and inserts an entry on the way. Two fences (an order and a fence).
+  /// Splits a full, locked leaf and inserts an entry on the way. Two fences (an order and a fence), one under a
+  /// group.
   @inline(never)
   func splitAndInsert(
     _ leaf: Leaf, _ old: LeafCommit, _ key: SearchKey, _ word: UInt64, _ fingerprint: UInt8
@@ -92,6 +93,7 @@ extension TreeEngine {
     let alternate = !old.alternate
     setNext(leaf, alternate: alternate, right)
     var sum: UInt32 = 0
+    var lines: UInt8 = 1 << 7
     if !goesRight {
       // Slots of the old set are not free before the fence; one other is kept for this.
       let slot = (~old.live & LeafLayout.slotMask).trailingZeroBitCount
@@ -99,11 +101,13 @@ extension TreeEngine {
       setFingerprint(leaf, slot, fingerprint)
       live |= 1 << UInt64(slot)
       if slot != 0 {
-        region.flush(line: leaf.offset + (LeafLayout.slot(slot) & ~63), words: LeafLayout.slotWords(slot))
+        let line = LeafLayout.slot(slot) >> 6
+        flush(leaf, line: line, words: LeafLayout.slotWords(slot))
+        lines |= 1 << UInt8(line)
       }
     }
     sum = self.sum(leaf, live, alternate: alternate)
-    try commit(leaf, old, live: live, alternate: alternate, sum: sum)
+    try commit(leaf, old, live: live, alternate: alternate, sum: sum, lines: lines)
     notePosition(right)
 
     // From here the medium holds the split; the inner nodes follow, still under the leaf's lock.
@@ -118,6 +122,6 @@ extension TreeEngine {
     let new =
       alternate ? both & 0xFFFF_FFFF | UInt64(next) << 32 : both & ~0xFFFF_FFFF | UInt64(next)
     region.store(new, at: leaf.offset + LeafLayout.next)
-    region.flush(line: leaf.offset + (LeafLayout.next & ~63), words: LeafLayout.nextWord)
+    flush(leaf, line: LeafLayout.next >> 6, words: LeafLayout.nextWord)
   }
 }

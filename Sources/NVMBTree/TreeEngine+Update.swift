@@ -104,6 +104,10 @@ extension TreeEngine {
   {
     let fingerprint = key.fingerprint
     let position = lockLeaf(for: key)
+    do throws(NVMError) { try settleLeaf(position.leaf) } catch {
+      unlockUnchanged(position.leaf, position.version)
+      throw error
+    }
     let leaf = leaf(position.leaf)
     let commit = leaf.commit
     if let slot = find(key, in: leaf, live: commit.live, fingerprint: fingerprint) {
@@ -166,18 +170,27 @@ extension TreeEngine {
   }
 
   /// Steps 2 to 4 of a change (LeafLayout): sums, commit word (atomic), flush of the first line, fence.
-  /// - Parameter words: which words of the first line may have changed, beyond these.
+  /// - Parameters:
+  ///   - words: which words of the first line may have changed, beyond these.
+  ///   - lines: which lines may have changed, beyond the first; flushed already, unless that is put off.
   @inline(__always)
   func commit(
-    _ leaf: Leaf, _ old: LeafCommit, live: UInt64, alternate: Bool, sum: UInt32, words: UInt8 = 0xFF
+    _ leaf: Leaf, _ old: LeafCommit, live: UInt64, alternate: Bool, sum: UInt32, words: UInt8 = 0xFF,
+    lines: UInt8 = 0
   ) throws(NVMError) {
     let present = leaf.sums & 0xFFFF_FFFF
     region.store(UInt64(sum) | present << 32, at: leaf.offset + LeafLayout.sums)
     region.store(
       LeafCommit(live: live, alternate: alternate, previous: old).raw, at: leaf.offset + LeafLayout.commit)
+    if isMarked { return try commitMarked(leaf, words: words | 0b11, lines: lines) }
     region.flush(line: leaf.offset, words: words | 0b11)
     try region.settle()
-    notePosition(leaf.node)
+  }
+
+  /// Starts the write-back of words of another line than the first, unless that is put off.
+  @inline(__always)
+  func flush(_ leaf: Leaf, line: Int, words: UInt8) {
+    if !putsOff { region.flush(line: leaf.offset + line &* 64, words: words) }
   }
 
   /// Where a new entry goes: slot 0 where it is free (one line to flush); else a line with two free slots, which
@@ -204,20 +217,20 @@ extension TreeEngine {
   ) throws(NVMError) {
     let s = leafSeed(leaf.node)
     var sum = UInt32(truncatingIfNeeded: leaf.sums)
-    let (live, added, words) = place(
+    let (live, added, words, lines) = place(
       in: leaf, keeping: old.live, free: ~old.live & LeafLayout.slotMask, head, word, fingerprint, s)
     sum &+= added
-    try commit(leaf, old, live: live, alternate: old.alternate, sum: sum, words: words)
+    try commit(leaf, old, live: live, alternate: old.alternate, sum: sum, words: words, lines: lines)
   }
 
   /// Writes an entry to a free slot, moving slot 0's along where that pays; returns the new live set, what the sum
-  /// gains, and the words of the first line that changed. `keeping` is the set that goes on living; `free` the slots
+  /// gains, the words of the first line that changed, and the other lines that did. `keeping` is the set that goes on living; `free` the slots
   /// that may be written.
   @inline(__always)
   private func place(
     in leaf: Leaf, keeping live: UInt64, free: UInt64, _ head: UInt64, _ word: UInt64, _ fingerprint: UInt8,
     _ s: UInt64
-  ) -> (live: UInt64, added: UInt32, words: UInt8) {
+  ) -> (live: UInt64, added: UInt32, words: UInt8, lines: UInt8) {
     let (slot, moveTo) = choosePlace(free)
     var words = LeafLayout.fingerprintWord(slot)
     fill(leaf, slot, head, word)
@@ -236,14 +249,11 @@ extension TreeEngine {
         added &+ slotHash(s, moveTo, movedHead, movedWord, movedPrint)
         &- slotHash(s, 0, movedHead, movedWord, movedPrint)
     }
-    if slot == 0 {
-      words |= LeafLayout.slotWords(0)
-    } else {
-      let moved = moveTo.map { LeafLayout.slotWords($0) } ?? 0
-      region.flush(
-        line: leaf.offset + (LeafLayout.slot(slot) & ~63), words: LeafLayout.slotWords(slot) | moved)
-    }
-    return (live, added, words)
+    guard slot != 0 else { return (live, added, words | LeafLayout.slotWords(0), 0) }
+    let moved = moveTo.map { LeafLayout.slotWords($0) } ?? 0
+    let line = LeafLayout.slot(slot) &>> 6
+    flush(leaf, line: line, words: LeafLayout.slotWords(slot) | moved)
+    return (live, added, words, 1 &<< UInt8(truncatingIfNeeded: line))
   }
 
   /// Replaces the word of an entry. An entry in slot 0 shares its line with sums and commit word: there the word
@@ -262,16 +272,17 @@ extension TreeEngine {
       region.store(
         LeafCommit(settled: old.live, alternate: old.alternate).raw, at: leaf.offset + LeafLayout.commit)
       region.store(word, at: leaf.offset + (LeafLayout.slot(0) + 8))
+      if isMarked { return try commitMarked(leaf, words: 0b1000_0011, lines: 0) }
       region.flush(line: leaf.offset, words: 0b1000_0011)
       try region.settle()
-      notePosition(leaf.node)
       return
     }
     // The old slot is not free yet: prev still names it.
     let keeping = old.live & ~(1 &<< UInt64(slot))
-    let (live, added, words) = place(
+    let (live, added, words, lines) = place(
       in: leaf, keeping: keeping, free: ~old.live & LeafLayout.slotMask, head, word, fingerprint, s)
     try commit(
-      leaf, old, live: live, alternate: old.alternate, sum: present &- gone &+ added, words: words)
+      leaf, old, live: live, alternate: old.alternate, sum: present &- gone &+ added, words: words,
+      lines: lines)
   }
 }

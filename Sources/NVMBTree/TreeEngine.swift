@@ -17,7 +17,7 @@ import NVMalloc
 // Durability: nobody reads what a crash could take back. On cache-line media and in-place files a writer holds the
 // leaf's lock until its change is fenced. On a journal a fence lasts as long as a disk: there the writer notes the
 // journal position of its change beside the lock, gives the lock back and then waits; a reader that finds a position
-// that is not durable yet waits for it (TreeEngine+Journal).
+// that is not durable yet waits for it. Changes under a persist group do likewise on every medium (TreeEngine+Journal).
 @usableFromInline final class TreeEngine: @unchecked Sendable {
   let region: PersistentRegion
   let heap: PersistentHeap
@@ -37,7 +37,7 @@ import NVMalloc
   let leafCapacity: Int
   let innerCapacity: Int
 
-  /// Words apart from the object: 0 root (node | height << 32), 128 seal, 192 registered.
+  /// Words apart from the object: 0 root (node | height << 32), 128 seal, 136 marks, 192 registered.
   let control: UnsafeMutableRawPointer
   let entryCount = EntryCount()
   /// Shuts others out while a transaction goes in.
@@ -71,6 +71,7 @@ import NVMalloc
     control.initializeMemory(as: UInt8.self, repeating: 0, count: 256)
     nodes = Lock(NodePool())
     nvm_store_release(control, UInt64(header.firstLeaf))
+    if journal != nil { nvm_store_release(control + 136, 1) }
   }
 
   deinit {
@@ -88,6 +89,8 @@ import NVMalloc
   @inline(__always) var sealWord: UnsafeMutableRawPointer { control + 128 }
   @inline(__always) var isSealed: Bool { nvm_load_relaxed(sealWord) != 0 }
   @inline(__always) var isReadable: Bool { nvm_load_relaxed(sealWord) < 2 }
+  /// Not 0 where there is a journal, or changes under groups have begun.
+  @inline(__always) var marksWord: UnsafeMutableRawPointer { control + 136 }
   var isClosed: Bool { nvm_load_acquire(sealWord) == 3 }
   /// Whether the space's register of open trees names this engine.
   var isRegistered: Bool { nvm_load_acquire(control + 192) == 1 }
@@ -132,8 +135,8 @@ public struct TreeOptions: Sendable {
   /// then an error of the read that meets it, not only of `verify()`. What it costs: `nvm-bench tree --workloads
   /// verifying`.
   public var verifiesReads = false
-  /// On a journaled file, read what other threads have changed before it is durable. A crash may then take back what
-  /// was read. Default: such a read waits for the disk.
+  /// Read what other threads have changed before it is durable: on a journaled file, and what was changed under persist
+  /// groups. A crash may then take back what was read. Default: such a read waits for the disk, or settles the change.
   public var readsAhead = false
   package var leafCapacity = LeafLayout.capacity
   package var innerCapacity = InnerNode.capacity

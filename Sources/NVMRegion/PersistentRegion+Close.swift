@@ -33,7 +33,9 @@ extension PersistentRegion {
     var failure: NVMError?
     if markClean, state.failure == nil {
       do throws(NVMError) {
-        // What this thread flushed comes before the mark that vouches for it.
+        // What this thread flushed comes before the mark that vouches for it, and so does what any thread changed
+        // under a group.
+        _ = flushAllGroups()
         try fenceUnderStateLock()
         try medium?.close(isClean: true)
         try updateSuperblock(&state) {

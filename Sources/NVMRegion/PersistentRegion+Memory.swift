@@ -39,7 +39,8 @@ extension PersistentRegion {
         path: name, media: medium == nil ? .emulated : .simulated, isReadOnly: !writable,
         wasCleanlyClosed: image == nil || superblock.isClean, space: space, mapped: count,
         maximumSize: max(maximumSize, count), superblock: superblock, newestCopy: copy, fd: -1,
-        medium: guarded, protection: protection)
+        medium: guarded, protection: protection,
+        wearCounts: (medium as? LineCountingMedium)?.counts)
     } catch {
       space.release()
       throw error

@@ -70,6 +70,8 @@ public struct CrashExplorer: Sendable {
     report.images = original.report.images
     report.violations = original.report.violations
     guard report.violations.isEmpty else { return report }
+    // Naming the call sites takes long on a busy machine, and is no recovery.
+    Watchdog.shared.stop()
     for mutation in Self.mutations(
       of: run.trace, flushes: original.recoveryFlushes, fences: original.recoveryFences, kinds, everyCall)
     where !known.contains(mutation) {

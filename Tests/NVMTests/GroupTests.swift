@@ -27,14 +27,30 @@ final class GroupTests: StoreTestCase {
     try again.close()
   }
 
-  func testOnOtherMediaChangesAreDurableOnReturn() throws {
+  func testOnOtherMediaFencesComeLater() throws {
     for media in [RegionOptions.MediaChoice.emulated, .inPlaceFile] {
       let store = try NVMStore(path: path("groups\(media)"), options: options(media))
       let tree = try store.tree("t", of: UInt64.self, UInt64.self)
       let group = store.makePersistGroup()
       try tree.setValue(1, forKey: 1, in: group)
-      XCTAssertTrue(group.isPersisted)
+      XCTAssertFalse(group.isPersisted, "\(media)")
+      let fences = store.region.counters.fences
+      XCTAssertEqual(try tree[1], 1)
+      XCTAssertEqual(store.region.counters.fences, fences + 1, "a reader settles what it meets")
+      XCTAssertTrue(group.isPersisted, "\(media)")
+      XCTAssertEqual(try tree.updateValue(2, forKey: 1, in: group), 1)
+      XCTAssertFalse(group.isPersisted, "\(media)")
+      try group.wait()
+      XCTAssertTrue(group.isPersisted, "\(media)")
+      // Closing settles what nobody has asked for.
+      XCTAssertEqual(try tree.removeValue(forKey: 1, in: group), 2)
+      try tree.setValue(3, forKey: 3, in: group)
       try store.close()
+      let again = try NVMStore(path: path("groups\(media)"), options: options(media))
+      let reopened = try again.tree("t", of: UInt64.self, UInt64.self)
+      XCTAssertNil(try reopened[1])
+      XCTAssertEqual(try reopened[3], 3)
+      try again.close()
     }
   }
 

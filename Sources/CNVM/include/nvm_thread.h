@@ -17,6 +17,11 @@ static inline int32_t nvm_thread_slot(void) {
   return __builtin_expect(s >= 0, 1) ? s : nvm_thread_slot_acquire();
 }
 
+// The area of the persist group under which this thread changes a tree at the moment; null for none.
+extern _Thread_local void *nvm_group_span_value;
+static inline void *nvm_group_span(void) { return nvm_group_span_value; }
+static inline void nvm_set_group_span(void *span) { nvm_group_span_value = span; }
+
 // Counts fork()s in the child: a handle remembers the value at open and refuses work when it changed.
 extern uint32_t nvm_fork_generation_value;
 static inline uint32_t nvm_fork_generation(void) {

@@ -1,162 +1,237 @@
 import CNVM
 
-/// What one counter counts: the lines that threads have changed and not fenced, and the counters that must be settled
-/// first. On a journal, which has one order, a position in it says all that.
+/// What one counter counts: its lines stand in ``GroupRecords``; here are the counters that must be settled first. On a
+/// journal, which has one order, a position in it says all that.
 ///
 /// Locks: one content at a time; none is held while another is asked, nor during a fence.
 final class GroupContent: Sendable {
-  /// Lines `first ..< end`, of 64 bytes each.
-  struct Lines: Equatable {
-    var first: UInt64
-    var end: UInt64
-  }
-  /// What one thread has changed since its last fence.
-  struct Writer {
-    var slot: Int32
-    /// Fences that the thread had completed at its last change: one more settles all of it.
-    var fences: UInt64
-    var lines: [Lines] = []
-  }
   struct State {
-    var writers: [Writer] = []
     /// Counters that shared a line before.
     var earlier: [GroupContent] = []
     /// How long a chain of counters ends here.
     var depth = 0
-    /// On a journal: all changes lie before it.
-    var position: UInt64 = 0
-    /// Counts what is added, so that who has settled a state knows it again.
+    /// Counts what is added to `earlier`, so that who has settled a state knows it again.
     var changes: UInt64 = 0
   }
   let state = Lock(State())
+  let id: UInt64
   /// Whether it stands for the groups beyond the limit.
-  let isShared: Bool
+  var isShared: Bool { id == 0 }
 
   static let mostRanges = 16_384
   static let mostDepth = 64
 
-  init(isShared: Bool) { self.isShared = isShared }
+  init(id: Int) { self.id = UInt64(id) }
 
-  /// Notes a change that the calling thread has just appended to the journal.
-  func note(position: UInt64) {
-    state.withLock { state in
-      state.changes += 1
-      state.position = max(state.position, position)
-    }
-  }
-
-  /// Notes a change by the calling thread. Returns whether there is so much that it is to be settled now.
-  func note(_ lines: Lines, after earlier: [GroupContent], _ region: PersistentRegion) -> Bool {
+  /// Notes that others changed a line before. Returns whether the chain has become so long that it is to be settled.
+  func add(_ earlier: GroupContent, _ records: GroupRecords) -> Bool {
     // Each content's lock alone.
-    let depth = (earlier.map { $0.state.withLock { $0.depth } }.max() ?? -1) + 1
-    let slot = nvm_thread_slot()
-    let fences = region.completedFences(slot)
+    let depth = earlier.state.withLock { $0.depth } + 1
     return state.withLock { state in
+      if !state.earlier.contains(where: { $0 === earlier }) { state.earlier.append(earlier) }
       state.changes += 1
-      for content in earlier where !state.earlier.contains(where: { $0 === content }) {
-        state.earlier.append(content)
-      }
-      if !earlier.isEmpty { state.depth = max(state.depth, depth) }
-      state.dropSettled(region)
-      let i = state.writers.firstIndex { $0.slot == slot } ?? state.writers.count
-      if i == state.writers.count { state.writers.append(Writer(slot: slot, fences: fences)) }
-      state.writers[i].fences = fences
-      state.writers[i].add(lines)
-      return state.writers[i].lines.count > Self.mostRanges || state.depth > Self.mostDepth
+      state.depth = max(state.depth, depth)
+      nvm_store_release(records.hasEarlier(id), 1)
+      return state.depth > Self.mostDepth
     }
   }
 
-  /// Whether this and all that comes before it is settled; false where somebody has a lock.
-  func isSettled(_ region: PersistentRegion) -> Bool {
-    var seen: [(content: GroupContent, changes: UInt64)] = []
-    var open = [self]
-    while let content = open.popLast() {
-      if seen.contains(where: { $0.content === content }) { continue }
-      let found = content.state.withLockIfAvailable { state -> (UInt64, [GroupContent])? in
-        state.dropSettled(region)
-        return state.writers.isEmpty && region.isDurable(state.position)
-          ? (state.changes, state.earlier) : nil
-      }
-      guard let found, let (changes, earlier) = found else { return false }
-      seen.append((content, changes))
-      open += earlier
-    }
-    // All were settled at one moment or other since the question: those that have not changed owe nothing any more.
-    for (content, changes) in seen {
-      _ = content.state.withLockIfAvailable { state in
-        if state.changes == changes { (state.earlier, state.depth) = ([], 0) }
-      }
-    }
-    return true
-  }
-
-  func outstandingLines(_ region: PersistentRegion) -> Int {
-    state.withLock { state in
-      state.dropSettled(region)
-      return state.writers.reduce(0) { $0 + $1.lines.reduce(0) { $0 + Int($1.end - $1.first) } }
-    }
-  }
-}
-
-extension GroupContent.State {
-  /// Forgets what its threads have fenced since.
-  mutating func dropSettled(_ region: PersistentRegion) {
-    if writers.isEmpty { return }
-    writers.removeAll { region.hasSettled($0) }
-  }
-}
-
-extension GroupContent.Writer {
-  fileprivate mutating func add(_ new: GroupContent.Lines) {
-    // Work goes on in the same line, or in the next.
-    if let last = lines.last, last.first <= new.first, new.first <= last.end {
-      lines[lines.count - 1].end = max(last.end, new.end)
-    } else {
-      lines.append(new)
+  /// Forgets the counters before it, all of which were settled, unless others have come meanwhile.
+  func forget(_ changes: UInt64, _ records: GroupRecords) {
+    _ = state.withLockIfAvailable { state in
+      guard state.changes == changes else { return }
+      (state.earlier, state.depth) = ([], 0)
+      nvm_store_release(records.hasEarlier(id), 0)
     }
   }
 }
 
 extension PersistentRegion {
   /// Fences that a thread slot has completed since the region was opened.
-  func completedFences(_ slot: Int32) -> UInt64 { counterTable.completed(slot: slot) }
+  func completedFences(_ slot: Int) -> UInt64 { counterTable.completed(slot: Int32(slot)) }
 
-  func isDurable(_ position: UInt64) -> Bool { position == 0 || journal?.isDurable(position) ?? true }
+  private func isDurable(_ position: UInt64) -> Bool {
+    position == 0 || journal?.isDurable(position) ?? true
+  }
+
+  // MARK: Questions
+
+  /// Whether this counter and all that come before it are settled; false where somebody has a lock.
+  func isSettled(_ content: GroupContent) -> Bool {
+    let records = groups.records
+    if journal != nil { return isDurable(nvm_load_acquire(records.position(content.id))) }
+    guard isSettledAlone(content.id) else { return false }
+    if nvm_load_acquire(records.hasEarlier(content.id)) == 0 { return true }
+    var seen: [(content: GroupContent, changes: UInt64)] = []
+    var open = [content]
+    while let content = open.popLast() {
+      if seen.contains(where: { $0.content === content }) { continue }
+      guard isSettledAlone(content.id),
+        let (changes, earlier) = content.state.withLockIfAvailable({ ($0.changes, $0.earlier) })
+      else { return false }
+      seen.append((content, changes))
+      open += earlier
+    }
+    // All were settled at one moment or other since the question: those that have not changed owe nothing any more.
+    for (content, changes) in seen { content.forget(changes, records) }
+    return true
+  }
+
+  /// Whether all changes under a counter are settled. O(threads that change something under groups).
+  func isSettledAlone(_ id: UInt64) -> Bool {
+    let records = groups.records
+    var slot = records.highest
+    while slot > 0 {
+      if let area = records.area(slot) {
+        let tick = nvm_load_acquire(area.mark(id))
+        if tick != 0, tick > nvm_load_acquire(area.cleared(id)), !isSettled(area, slot, tick) { return false }
+      }
+      slot &-= 1
+    }
+    return true
+  }
 
   /// (A thread that ends with lines unfenced leaves its slot by an atomic instruction, which orders its write-backs as a
-  /// fence does.) Nobody knows which of the threads that share slot 0 has fenced.
-  func hasSettled(_ writer: GroupContent.Writer) -> Bool {
-    writer.slot != 0 && completedFences(writer.slot) > writer.fences
+  /// fence does.)
+  @inline(__always) func isSettled(_ area: GroupArea, _ slot: Int, _ tick: UInt64) -> Bool {
+    if tick <= nvm_load_acquire(area.settled) || tick <= nvm_load_acquire(area.cleared) { return true }
+    let pending = nvm_load_acquire(area.pending)
+    guard pending == 0 || tick < pending else { return false }
+    let fences = nvm_load_acquire(area.fences)
+    return completedFences(slot) > fences
+  }
+
+  func outstandingLines(_ content: GroupContent) -> Int {
+    let records = groups.records
+    var total = 0
+    for slot in stride(from: records.highest, to: 0, by: -1) {
+      guard let area = records.area(slot) else { continue }
+      forEachOutstanding(area, slot, id: content.id) { total += Int($0.count) }
+    }
+    return total
+  }
+
+  // MARK: Settling
+
+  /// The entries of an area that are not settled, of one counter or of all. Of what is changed meanwhile, some.
+  private func forEachOutstanding(
+    _ area: GroupArea, _ slot: Int, id: UInt64?, _ body: ((first: UInt64, count: UInt64)) -> Void
+  ) {
+    let pending = nvm_load_acquire(area.pending)
+    let flushed = pending == 0 ? area.tick : pending - 1
+    let settled = isSettled(area, slot, flushed) ? flushed : 0
+    let own = id.map { nvm_load_acquire(area.cleared($0)) } ?? 0
+    let cleared = max(nvm_load_acquire(area.cleared), own, settled)
+    let end = nvm_load_acquire(area.end)
+    // As far back as entries may be: the start moves on only past what is settled.
+    var index = max(nvm_load_acquire(area.start), end > GroupArea.capacity ? end - GroupArea.capacity : 0)
+    while index < end {
+      let lines = GroupArea.lines(nvm_load_acquire(area.entry(index)))
+      let mark = nvm_load_acquire(area.entry(index) + 8)
+      index &+= 1
+      if let id, mark &>> 50 != id { continue }
+      if mark & GroupArea.tickMask <= cleared { continue }
+      if lines.count == 0 || (lines.first &+ lines.count) &<< 6 > UInt64(size) { continue }
+      body(lines)
+    }
+  }
+
+  private func flush(_ lines: (first: UInt64, count: UInt64)) {
+    flush(Offset(rawValue: lines.first &<< 6), count: Int(lines.count) << 6)
+  }
+
+  /// Starts the write-back of what this thread has put off, without waiting.
+  func flushPending(_ area: GroupArea, _ slot: Int) {
+    let records = groups.records
+    guard nvm_load_relaxed(area.pending) != 0 else { return }
+    let end = nvm_load_relaxed(area.end)
+    var index = nvm_load_relaxed(area.pendingStart)
+    records.advance(area, completed: completedFences(slot))
+    while index != end {
+      flush(GroupArea.lines(nvm_load_relaxed(area.entry(index))))
+      index &+= 1
+    }
+    nvm_store_release(area.pending, 0)
+  }
+
+  /// What the calling thread has put off. Never waits.
+  func flushPending() {
+    let slot = Int(nvm_thread_slot())
+    if slot != 0, let area = groups.records.area(slot) { flushPending(area, slot) }
   }
 
   /// Makes durable what these counters count, and those before them, as of now: writes back what other threads have
   /// changed and not fenced, and fences once.
   func settleGroups(_ contents: [GroupContent]) throws(NVMError) {
+    let records = groups.records
     if journal != nil {
-      return try awaitDurable(contents.reduce(0) { max($0, $1.state.withLock { $0.position }) })
+      return try awaitDurable(contents.reduce(0) { max($0, nvm_load_acquire(records.position($1.id))) })
     }
-    let slot = nvm_thread_slot()
+    let own = Int(nvm_thread_slot())
+    flushPending()
     var seen: [ObjectIdentifier: (content: GroupContent, changes: UInt64)] = [:]
+    var cleared: [(word: UnsafeMutableRawPointer, tick: UInt64)] = []
     var open = contents
     while let content = open.popLast() {
       if seen[ObjectIdentifier(content)] != nil { continue }
-      let (changes, earlier, lines) = content.state.withLock { state in
-        state.dropSettled(self)
-        // What this thread has changed it has written back itself, and its fence is to come.
-        let foreign = state.writers.filter { $0.slot != slot || slot == 0 }
-        return (state.changes, state.earlier, foreign.flatMap(\.lines))
-      }
+      let (changes, earlier) = content.state.withLock { ($0.changes, $0.earlier) }
       seen[ObjectIdentifier(content)] = (content, changes)
-      for range in lines {
-        flush(Offset(rawValue: range.first << 6), count: Int(range.end - range.first) << 6)
+      for slot in stride(from: records.highest, to: 0, by: -1) where slot != own {
+        guard let area = records.area(slot) else { continue }
+        let tick = nvm_load_acquire(area.mark(content.id))
+        if tick == 0 || tick <= nvm_load_acquire(area.cleared(content.id)) || isSettled(area, slot, tick) {
+          continue
+        }
+        forEachOutstanding(area, slot, id: content.id) { flush($0) }
+        cleared.append((area.cleared(content.id), tick))
       }
       open += earlier
     }
     try fence()
-    for (content, changes) in seen.values {
-      content.state.withLock { state in
-        if state.changes == changes { state = GroupContent.State(changes: changes) }
-      }
+    for (word, tick) in cleared { Self.raise(word, to: tick) }
+    for (content, changes) in seen.values { content.forget(changes, records) }
+  }
+
+  /// Makes durable all that a slot's thread has changed under groups as of now. One fence.
+  func settleThread(_ slot: Int) throws(NVMError) {
+    guard let area = groups.records.area(slot) else { return }
+    if slot == Int(nvm_thread_slot()) {
+      flushPending(area, slot)
+      return try fence()
+    }
+    let tick = area.tick
+    forEachOutstanding(area, slot, id: nil) { flush($0) }
+    try fence()
+    Self.raise(area.cleared, to: tick)
+  }
+
+  /// Starts the write-back of all that any thread has changed under groups and not fenced; the caller's next fence
+  /// makes it durable. Returns what to raise, and to which value, when it has fenced.
+  func flushAllGroups() -> [(word: UnsafeMutableRawPointer, tick: UInt64)] {
+    guard journal == nil else { return [] }
+    flushPending()
+    let own = Int(nvm_thread_slot())
+    var cleared: [(word: UnsafeMutableRawPointer, tick: UInt64)] = []
+    for slot in stride(from: groups.records.highest, to: 0, by: -1) where slot != own {
+      guard let area = groups.records.area(slot) else { continue }
+      let tick = area.tick
+      forEachOutstanding(area, slot, id: nil) { flush($0) }
+      cleared.append((area.cleared, tick))
+    }
+    return cleared
+  }
+
+  /// Makes durable all that any thread has changed under groups as of now. One fence.
+  package func settleAllGroups() throws(NVMError) {
+    let cleared = flushAllGroups()
+    try fence()
+    for (word, tick) in cleared { Self.raise(word, to: tick) }
+  }
+
+  static func raise(_ word: UnsafeMutableRawPointer, to value: UInt64) {
+    while true {
+      let old = nvm_load_acquire(word)
+      if old >= value || nvm_compare_exchange(word, old, value) { return }
     }
   }
 }

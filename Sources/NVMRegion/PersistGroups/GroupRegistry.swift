@@ -1,58 +1,59 @@
-import CNVM
-
-/// Which counter last changed which line, and how many counters there are.
-///
-/// Lines share places of a table by a hash: a false conflict makes a group wait for another, never the other way round.
+/// The counters of a region: which are in use, and what belongs to those that are not given to a group any more.
 final class GroupRegistry: Sendable {
   static let mostGroups = 4096
-  private static let shardCount = 16
-  private static let placesPerShard = 256
 
-  private struct Shard {
-    var places: [GroupContent?] = []
-  }
   private struct Counters {
-    var inUse = 0
-    var shared: GroupContent?
+    /// By number; 0 is shared by the groups beyond the limit.
+    var all = [GroupContent(id: 0)]
+    var free: [GroupContent] = []
+    /// Their groups are gone, but not all that was changed under them was settled: later ones may have to wait for it.
+    var left: [GroupContent] = []
   }
-  private let shards = (0..<shardCount).map { _ in Lock(Shard()) }
   private let counters = Lock(Counters())
   private let flusher = GroupFlusher()
+  let records = GroupRecords()
+
+  deinit { records.deallocate() }
 
   /// A counter of its own while there are some left, else the one that all share.
-  func take() -> GroupContent {
+  func take(_ region: PersistentRegion) -> GroupContent {
     counters.withLock { counters in
-      if counters.inUse < Self.mostGroups {
-        counters.inUse += 1
-        return GroupContent(isShared: false)
+      if counters.free.isEmpty {
+        // A few at a time, so that this stays short.
+        for _ in 0..<min(8, counters.left.count) {
+          let content = counters.left.removeLast()
+          if region.isSettled(content) {
+            counters.free.append(content)
+          } else {
+            counters.left.insert(content, at: 0)
+          }
+        }
       }
-      let shared = counters.shared ?? GroupContent(isShared: true)
-      counters.shared = shared
-      return shared
+      if let content = counters.free.popLast() { return content }
+      guard counters.all.count <= Self.mostGroups else { return counters.all[0] }
+      let content = GroupContent(id: counters.all.count)
+      counters.all.append(content)
+      return content
     }
   }
-  func release(_ content: GroupContent) {
-    if !content.isShared { counters.withLock { $0.inUse -= 1 } }
+
+  func release(_ content: GroupContent, _ region: PersistentRegion) {
+    guard !content.isShared else { return }
+    let isSettled = region.isSettled(content)
+    counters.withLock { counters in
+      if isSettled { counters.free.append(content) } else { counters.left.append(content) }
+    }
+  }
+
+  func content(_ id: UInt64) -> GroupContent { counters.withLock { $0.all[Int(id)] } }
+
+  /// Makes what a thread slot needs to note changes. False where it must settle them at once.
+  func makeArea(_ slot: Int, _ region: PersistentRegion) -> Bool {
+    // Nobody knows which of the threads that share slot 0 has fenced.
+    slot != 0 && counters.withLock { _ in records.makeArea(slot, region.baseAddress) }
   }
 
   func enqueue(_ group: PersistGroup, _ continuation: CheckedContinuation<Void, any Error>) {
     flusher.enqueue(group, continuation)
-  }
-
-  /// Enters the counter as the last one that changed the lines. Returns others that did so before.
-  func enter(_ content: GroupContent, _ lines: GroupContent.Lines) -> [GroupContent] {
-    var earlier: [GroupContent] = []
-    for line in lines.first..<lines.end {
-      let hash = Int(truncatingIfNeeded: nvm_mix2(0, line, 0) >> 8)
-      let before = shards[hash & (Self.shardCount - 1)].withLock { shard -> GroupContent? in
-        if shard.places.isEmpty { shard.places = Array(repeating: nil, count: Self.placesPerShard) }
-        let place = hash / Self.shardCount & (Self.placesPerShard - 1)
-        defer { shard.places[place] = content }
-        return shard.places[place]
-      }
-      guard let before, before !== content, !earlier.contains(where: { $0 === before }) else { continue }
-      earlier.append(before)
-    }
-    return earlier
   }
 }

@@ -19,32 +19,41 @@ import Dispatch
 ///   persisted before the earlier one is. Groups that change the same lines in turn are persisted together.
 /// - **Nesting**: a change belongs to the one group that its call names; there is no current group of a thread or task.
 /// - **Too many**: as the paper's counter C0, one counter serves all groups beyond 4,096 at a time in a region: each of
-///   them is persisted when all of them are. A group that has gathered 16,384 separate ranges, or stands at the end of 64
-///   groups each in conflict with the one before, is settled by the change that comes then, at the price of a fence.
+///   them is persisted when all of them are. A thread that has changed 16,384 separate ranges under groups since its last
+///   fence, or a group at the end of 64 each in conflict with the one before, is settled by the change that comes then,
+///   at the price of a fence; so is each change by a thread beyond the 511th that is alive at a time.
 /// - **Journal**: there a group is a position in the journal, settled by whoever syncs past it.
 /// - **Crash**: of an unsettled group any part may be there, by the fault model of the medium. Order within it is made
 ///   with ``PersistentRegion/order()``, as always.
 ///
 /// A group is used again and again: it is persisted whenever no change is outstanding. Thread-safe; a change that runs
-/// beside a question may or may not be in the answer. Memory: some 16 bytes for each outstanding range.
+/// beside a question may or may not be in the answer. Memory: 16 bytes for
+/// each outstanding range, and some 70 KiB for each thread that changes something under groups.
 public final class PersistGroup: Sendable {
   /// The region whose changes it gathers.
   public let region: PersistentRegion
   let content: GroupContent
+  /// The counter's number.
+  let id: UInt64
 
   init(_ region: PersistentRegion, _ content: GroupContent) {
     self.region = region
     self.content = content
+    id = content.id
   }
-  deinit { region.groups.release(content) }
+  deinit { region.groups.release(content, region) }
 
   /// Whether everything changed under the group so far is durable. Never waits: where somebody is settling the group at
   /// this moment, the answer is no. O(threads that changed something, and groups in conflict).
-  public var isPersisted: Bool { content.isSettled(region) }
+  public var isPersisted: Bool {
+    // What this thread has put off would otherwise never be on its way.
+    if region.journal == nil { region.flushPending() }
+    return region.isSettled(content)
+  }
 
   /// How many lines changed under the group are not yet known to be durable; a line counts once for each of several
   /// stretches of work on it. O(outstanding ranges).
-  public var outstandingLines: Int { content.outstandingLines(region) }
+  public var outstandingLines: Int { region.outstandingLines(content) }
 
   /// Returns when everything changed under the group before the call is durable. Starts what write-back is missing; at
   /// most one fence, none where the group is persisted.

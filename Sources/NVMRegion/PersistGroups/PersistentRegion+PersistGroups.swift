@@ -1,6 +1,8 @@
+import CNVM
+
 extension PersistentRegion {
   /// Opens a group: changes made under it can be asked for later. O(1).
-  public func makePersistGroup() -> PersistGroup { PersistGroup(self, groups.take()) }
+  public func makePersistGroup() -> PersistGroup { PersistGroup(self, groups.take(self)) }
 
   /// Stores one aligned word atomically and starts its write-back. Durable when the group is. O(1).
   /// - Throws: `.invalidArgument` for a group of another region; as ``PersistGroup/wait()`` where the group has become so
@@ -54,29 +56,68 @@ extension PersistentRegion {
       flush(offset, count: count)
       return notePosition(in: group)
     }
-    // Written back last: an atomic instruction waits for a write-back that is under way as a fence does. Any fence of
-    // this thread comes after both.
-    let isFull = enter(offset, count: count, in: group)
+    // Written back last. Any fence of this thread comes after both.
+    let mustSettle = enter(offset, count: count, group.id)
     flush(offset, count: count)
-    if isFull { try settleGroups([group.content]) }
+    if mustSettle { try settleGroups([group.content]) }
   }
 
   /// Adds lines to a group that the calling thread has just flushed.
   package func note(_ offset: Offset, count: Int, in group: PersistGroup) throws(NVMError) {
     if journal != nil { return notePosition(in: group) }
-    if enter(offset, count: count, in: group) { try settleGroups([group.content]) }
+    if enter(offset, count: count, group.id) { try settleGroups([group.content]) }
   }
 
-  private func enter(_ offset: Offset, count: Int, in group: PersistGroup) -> Bool {
-    let lines = GroupContent.Lines(
-      first: offset.rawValue >> 6, end: (offset.rawValue + UInt64(count) + 63) >> 6)
-    let earlier = groups.enter(group.content, lines)
-    return group.content.note(lines, after: earlier, self)
+  /// Adds lines to a counter. Returns whether it is to be settled now, when their write-back has begun.
+  @inline(__always)
+  private func enter(_ offset: Offset, count: Int, _ id: UInt64) -> Bool {
+    let records = groups.records
+    let slot = Int(nvm_thread_slot())
+    guard let area = records.area(slot) ?? makeArea(slot) else {
+      return enterShared(offset, count: count, id)
+    }
+    var first = offset.rawValue &>> 6
+    let end = (offset.rawValue &+ UInt64(truncatingIfNeeded: count) &+ 63) &>> 6
+    var mustSettle = false
+    var line = first
+    while line < end {
+      records.enter(line, id, slot: slot) { if conflict(id, $0) { mustSettle = true } }
+      line &+= 1
+    }
+    // Changes are written back in their order.
+    if nvm_load_relaxed(area.pending) != 0 { flushPending(area, slot) }
+    records.advance(area, completed: completedFences(slot))
+    while end &- first > GroupArea.mostLines {
+      records.note(area, id, first: first, count: GroupArea.mostLines, pending: false)
+      first &+= GroupArea.mostLines
+    }
+    records.note(area, id, first: first, count: end &- first, pending: false)
+    return mustSettle || records.outstanding(area) > UInt64(GroupContent.mostRanges)
+  }
+
+  @inline(never) func makeArea(_ slot: Int) -> GroupArea? {
+    groups.makeArea(slot, self) ? groups.records.area(slot) : nil
+  }
+
+  /// For a thread that has no area of its own: nothing stays outstanding.
+  @inline(never) private func enterShared(_ offset: Offset, count: Int, _ id: UInt64) -> Bool {
+    let end = (offset.rawValue + UInt64(count) + 63) >> 6
+    // In nobody's place: looks only.
+    for line in (offset.rawValue >> 6)..<end {
+      groups.records.enter(line, id, slot: -8) { _ = conflict(id, $0) }
+    }
+    return true
+  }
+
+  /// Another counter changed a line before, or one of the same hash. Returns whether the chain is to be settled.
+  @inline(never) func conflict(_ id: UInt64, _ earlier: UInt64) -> Bool {
+    if isSettledAlone(earlier), nvm_load_acquire(groups.records.hasEarlier(earlier)) == 0 { return false }
+    return groups.content(id).add(groups.content(earlier), groups.records)
   }
 
   /// On a journal: adds what the calling thread has appended so far.
   package func notePosition(in group: PersistGroup) {
-    if let journal { group.content.note(position: journal.position) }
+    if let journal { Self.raise(groups.records.position(group.id), to: journal.position) }
   }
 
   package func check(_ group: PersistGroup) throws(NVMError) {
