@@ -135,7 +135,7 @@ extension DurableBTree {
   }
 
   /// The key in a slot. Epoch pinned where it may be long.
-  @usableFromInline
+  @inlinable
   func decodeKey(_ head: UInt64, _ word: UInt64) throws(NVMError) -> Key {
     let key: Key? =
       if Key.durableKeyForm == .word || KeyHead.isWhole(head) {
@@ -150,18 +150,21 @@ extension DurableBTree {
   }
 
   /// The value in a slot. Epoch pinned where it may be in a record.
-  @usableFromInline
+  @inlinable
   func decodeValue(_ head: UInt64, _ word: UInt64) throws(NVMError) -> Value {
-    if Value.durableValueForm == .word {
-      guard let value = Value(valueWord: try engine.valueWord(head: head, word: word)) else {
-        throw undecodable("value", head)
+    let value: Value? =
+      if Value.durableValueForm == .word {
+        Value(valueWord: try engine.valueWord(head: head, word: word))
+      } else if let bytes = try engine.recordValue(head: head, word: word) {
+        Value(valueBytes: bytes)
+      } else {
+        // Up to seven bytes above the length, first byte lowest.
+        withUnsafeBytes(of: (word &>> 8).littleEndian) {
+          Value(valueBytes: UnsafeRawBufferPointer(rebasing: $0[..<min(Int(word & 0xFF), 7)]))
+        }
       }
-      return value
-    }
-    return try engine.withBytes(head: head, word: word) { (bytes) throws(NVMError) -> Value in
-      guard let bytes, let value = Value(valueBytes: bytes) else { throw undecodable("value", head) }
-      return value
-    }
+    guard let value else { throw undecodable("value", head) }
+    return value
   }
 
   @usableFromInline @inline(never)

@@ -91,27 +91,30 @@ public import NVMRegion
       return decoded[position &- 1]
     }
 
-    @usableFromInline
+    // Inlinable, so that it is compiled for the types: without, each entry asks for metadata at run time.
+    @inlinable
     mutating func decodeNextLeaf() throws(NVMError) -> Bool {
       decoded.removeAll(keepingCapacity: true)
       position = 0
-      var entries: [Element] = []
-      swap(&entries, &decoded)
-      let tree = tree
-      let found = try cursor.load { (cursor) throws(NVMError) in
-        entries.reserveCapacity(cursor.count)
-        // Fetch all of the leaf's records at once: one after the other they would cost a miss or more each.
-        for i in 0..<cursor.count {
-          tree.engine.prefetchRecord(cursor.entries[2 * i], cursor.entries[2 * i + 1])
-        }
-        for i in 0..<cursor.count {
-          let head = cursor.entries[2 * i]
-          let word = cursor.entries[2 * i + 1]
-          entries.append((try tree.decodeKey(head, word), try tree.decodeValue(head, word)))
-        }
+      guard try cursor.loadPinned() else { return false }
+      var isWhole = false
+      defer {
+        cursor.unpin()
+        // Of a leaf with a damaged entry none is given.
+        if !isWhole { decoded.removeAll(keepingCapacity: true) }
       }
-      swap(&entries, &decoded)
-      return found
+      decoded.reserveCapacity(cursor.count)
+      // Fetch all of the leaf's records at once: one after the other they would cost a miss or more each.
+      for i in 0..<cursor.count {
+        tree.engine.prefetchRecord(cursor.entries[2 &* i], cursor.entries[2 &* i &+ 1])
+      }
+      for i in 0..<cursor.count {
+        let head = cursor.entries[2 &* i]
+        let word = cursor.entries[2 &* i &+ 1]
+        decoded.append((try tree.decodeKey(head, word), try tree.decodeValue(head, word)))
+      }
+      isWhole = true
+      return true
     }
 
     @inlinable

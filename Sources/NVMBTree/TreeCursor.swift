@@ -64,6 +64,22 @@ public import NVMRegion
     return true
   }
 
+  /// Loads the next leaf that has entries in the range; its records are held until ``unpin()``.
+  /// - Returns: false at the end of the range, and nothing is held.
+  @usableFromInline
+  func loadPinned() throws(NVMError) -> Bool {
+    engine.space.epochs.pin()
+    do throws(NVMError) {
+      if try advance() { return true }
+    } catch {
+      engine.space.epochs.unpin()
+      throw error
+    }
+    engine.space.epochs.unpin()
+    return false
+  }
+  @usableFromInline func unpin() { engine.space.epochs.unpin() }
+
   /// Loads the next leaf that has entries in the range, of a tree that has neither records nor long keys.
   /// - Returns: false at the end of the range.
   @usableFromInline

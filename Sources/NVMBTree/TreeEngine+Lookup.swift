@@ -45,6 +45,13 @@ extension TreeEngine {
     return try withBytes(head: key.head, word: word, body)
   }
 
+  /// The value bytes of the record that a slot refers to, if it does. The epoch must be pinned.
+  @usableFromInline
+  func recordValue(head: UInt64, word: UInt64) throws(NVMError) -> UnsafeRawBufferPointer? {
+    guard let offset = recordOffset(head, word) else { return nil }
+    return try checkedRecord(at: offset).value
+  }
+
   /// Runs `body` with the value bytes that a slot stands for. The epoch must be pinned.
   func withBytes<R>(
     head: UInt64, word: UInt64, _ body: (UnsafeRawBufferPointer?) throws(NVMError) -> R

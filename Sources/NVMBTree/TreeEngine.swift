@@ -212,7 +212,7 @@ extension TreeEngine {
     return longKey(head, word)
   }
 
-  @inline(never) func longKey(_ head: UInt64, _ word: UInt64) -> SearchKey? {
+  @usableFromInline @inline(never) func longKey(_ head: UInt64, _ word: UInt64) -> SearchKey? {
     guard let record = record(at: word), record.keyLength >= 8 else { return nil }
     return SearchKey(head: head, bytes: record.key, count: record.keyLength)
   }
