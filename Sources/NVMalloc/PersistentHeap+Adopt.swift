@@ -67,7 +67,12 @@ extension PersistentHeap {
     while let unit = pending.first(inWord: word) {
       if let head = walk.head(unit), head.kind == .slab {
         adoptSlab(&space, head)
-        classes[SizeClasses.index(lines: head.blockLines)].pendingSlabs -= 1
+        let index = SizeClasses.index(lines: head.blockLines)
+        // The extent lock guards it; the class's own is for the thread sanitizer, to which a change of a field is one of
+        // the class's first word.
+        classLock(index).lock()
+        classes[index].pendingSlabs -= 1
+        classLock(index).unlock()
       } else {
         // It verified when the heap was opened: what it held cannot be reached until a repair.
         noteDamage()

@@ -8,10 +8,13 @@ import CNVM
 ///     busy == allocated + quarantined + reserved or between two states
 struct Slab {
   // The first line: read by all threads without a lock, and so without anything that changes while the slab is in use.
+  /// Never used: a change of any field counts, for the thread sanitizer, as one of the structure's first word, which
+  /// therefore nobody may read without the lock.
+  private let first: UInt64 = 0
   /// Address of the bitmaps, 0 before the slab was scanned. For every 64 blocks a word of *allocated* bits, changed
   /// atomically, and one of *free* bits, guarded by the class lock.
   var bits: UInt64 = 0
-  static let bitsOffset = 0
+  static let bitsOffset = 8
   var base: UInt64 = 0
   var blockBytes = 0
   var reciprocal: UInt64 = 0
