@@ -21,7 +21,7 @@ run() {
   "$bench" "$@" $extra --json "$out/$name.json" | tee "$out/$name.txt"
 }
 run region region
-run tree tree
+run tree tree --threads 1,2
 run heap heap
 run heap-2-threads heap --threads 2
 run store store

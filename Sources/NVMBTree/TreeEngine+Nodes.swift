@@ -54,13 +54,14 @@ extension TreeEngine {
   func writeLeaf(_ node: UInt32, _ entries: some Collection<Entry>, next: UInt32) {
     let leaf = leaf(node)
     let s = leafSeed(node)
+    var tally = StoreTally()
     var live: UInt64 = 0
     var sum = nextHash(s, next)
     var prints: (UInt64, UInt64, UInt64, UInt64) = (0, 0, 0, 0)
     withUnsafeMutableBytes(of: &prints) { prints in
       var slot = entries.count < LeafLayout.slots ? 1 : 0
       for entry in entries {
-        fill(leaf, slot, entry.head, entry.word)
+        fill(leaf, slot, entry.head, entry.word, counting: &tally)
         prints[slot] = entry.fingerprint
         live |= 1 << UInt64(slot)
         sum &+= slotHash(s, slot, entry.head, entry.word, entry.fingerprint)
@@ -68,14 +69,15 @@ extension TreeEngine {
       }
     }
     let at = leaf.offset
-    region.store(prints.0, at: at + 16)
-    region.store(prints.1, at: at + 24)
-    region.store(prints.2, at: at + 32)
-    region.store(prints.3, at: at + 40)
-    region.store(UInt64(next) | UInt64(next) << 32, at: at + LeafLayout.next)
-    region.store(UInt64(tree), at: at + LeafLayout.tree)
-    region.store(UInt64(sum) | UInt64(sum) << 32, at: at + LeafLayout.sums)
-    region.store(LeafCommit(settled: live, alternate: false).raw, at: at)
+    region.store(prints.0, at: at + 16, counting: &tally)
+    region.store(prints.1, at: at + 24, counting: &tally)
+    region.store(prints.2, at: at + 32, counting: &tally)
+    region.store(prints.3, at: at + 40, counting: &tally)
+    region.store(UInt64(next) | UInt64(next) << 32, at: at + LeafLayout.next, counting: &tally)
+    region.store(UInt64(tree), at: at + LeafLayout.tree, counting: &tally)
+    region.store(UInt64(sum) | UInt64(sum) << 32, at: at + LeafLayout.sums, counting: &tally)
+    region.store(LeafCommit(settled: live, alternate: false).raw, at: at, counting: &tally)
+    region.count(tally)
     // Lines between the last entry and the last line hold nothing that anybody reads.
     let end = live == 0 ? 64 : min(LeafLayout.slot(64 - live.leadingZeroBitCount), LeafLayout.size - 64)
     region.flush(at, count: end)
