@@ -55,6 +55,7 @@ public final class PersistentRegion: @unchecked Sendable {
   /// Where protection is on.
   let pages: PageGuard?
   let groups = GroupRegistry()
+  @usableFromInline let groupRecords: UnsafeMutableRawPointer
   /// The medium, where it is a journal.
   package let journal: JournaledFileMedium?
   /// Where wear is counted.
@@ -111,6 +112,7 @@ public final class PersistentRegion: @unchecked Sendable {
     payloadStart = Offset(rawValue: superblock.payload)
     counterTable = CounterTable()
     control = Control(size: mapped)
+    groupRecords = groups.records.base
     journal = medium?.journal
     mode =
       if isReadOnly && medium == nil { .autoFlush } else if medium != nil {
