@@ -127,7 +127,8 @@ extension PersistentRegion {
     let cleared = max(nvm_load_acquire(area.cleared), own, settled)
     let end = nvm_load_acquire(area.end)
     // As far back as entries may be: all before was settled.
-    var index = max(nvm_load_acquire(area.settled), cleared, end > GroupArea.capacity ? end - GroupArea.capacity : 0)
+    var index = max(
+      nvm_load_acquire(area.settled), cleared, end > GroupArea.capacity ? end - GroupArea.capacity : 0)
     while index < end {
       let word = nvm_load_acquire(area.entry(index))
       index &+= 1

@@ -32,7 +32,8 @@ package final class PageGuard: @unchecked Sendable {
     if result == -ENOSPC, protection == .keys {
       throw NVMError(
         code: .unsupported,
-        message: "All protection keys of this process are in use. Close a region, or choose deferred protection.",
+        message:
+          "All protection keys of this process are in use. Close a region, or choose deferred protection.",
         path: path)
     }
     guard result == 0, let made else {
