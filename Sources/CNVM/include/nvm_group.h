@@ -74,14 +74,16 @@ static inline uint64_t nvm_group_entry(uint64_t counter, uint64_t line, uint64_t
 // `completed`: the fences that it has completed. False, and nothing is noted, for whatever is out of the ordinary: no
 // area yet, another counter than last time, others at the line or new to it, more than eight threads, something put off
 // or too much outstanding.
-static inline bool nvm_group_note(void *records, int32_t slot, uint64_t line, uint64_t counter, uint64_t completed) {
+static inline bool nvm_group_note(void *records, int32_t slot, uint64_t line, uint64_t counter,
+                                  uint64_t completed) {
   char *base = (char *)records;
   char *area = *(char **)(base + NVM_GROUPS_AREAS + 8 * slot);
   if (!area || nvm_load_relaxed(base + NVM_GROUPS_HIGHEST) >= NVM_GROUP_THREADS) return false;
-  if (nvm_load_relaxed(area + NVM_GROUP_ACTIVE) != counter || nvm_load_relaxed(area + NVM_GROUP_PENDING) != 0) return false;
+  if (nvm_load_relaxed(area + NVM_GROUP_ACTIVE) != counter) return false;
+  if (nvm_load_relaxed(area + NVM_GROUP_PENDING) != 0) return false;
   char *row = nvm_group_row(*(char **)(base + NVM_GROUPS_TABLES), line);
   uint16_t mine = (uint16_t)(counter + 1);
-  if (__atomic_load_n((uint16_t *)row + slot, __ATOMIC_RELAXED) != mine || !nvm_group_row_is(row, mine)) return false;
+  if (nvm_load16_relaxed((uint16_t *)row + slot) != mine || !nvm_group_row_is(row, mine)) return false;
   uint64_t end = nvm_load_relaxed(area + NVM_GROUP_END);
   if (completed != nvm_load_relaxed(area + NVM_GROUP_FENCES)) {
     // What came before is durable.
@@ -90,7 +92,8 @@ static inline bool nvm_group_note(void *records, int32_t slot, uint64_t line, ui
   } else if (end - nvm_load_relaxed(area + NVM_GROUP_SETTLED) >= NVM_GROUP_MOST_CHANGES) {
     return false;
   }
-  nvm_store_release(area + NVM_GROUP_LOG + (end & (NVM_GROUP_ENTRIES - 1)) * 8, nvm_group_entry(counter, line, 1));
+  char *entry = area + NVM_GROUP_LOG + (end & (NVM_GROUP_ENTRIES - 1)) * 8;
+  nvm_store_release(entry, nvm_group_entry(counter, line, 1));
   nvm_store_release(area + NVM_GROUP_END, end + 1);
   return true;
 }
