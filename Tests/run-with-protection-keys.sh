@@ -88,7 +88,7 @@ INIT
     printf 'run ./swift-nvmPackageTests.xctest %q\n' "$protection"
     printf 'export NVM_PROTECTION=keys\nrun ./swift-nvmPackageTests.xctest %q\n' "$wide"
     for scenario in heap-publish tree-group store-transactions; do
-      printf '[ ! -x nvm-explore ] || run ./nvm-explore --scenario %s --images 200 --model cacheline\n' "$scenario"
+      printf '[ ! -x nvm-explore ] || run ./nvm-explore --scenario %s --images 50 --model cacheline\n' "$scenario"
     done
   fi
   printf 'echo "exit status: $status"\nsync\npoweroff -f\n'
