@@ -271,7 +271,7 @@ static bool is_kept(int32_t slot, uint64_t first, uint64_t last) { return slot !
 void nvm_guard_begin_slow(struct nvm_guard *guard, uint64_t first, uint64_t last) {
   struct guard *g = (struct guard *)guard;
   if (g->mode == NVM_GUARD_KEYS) {
-    guard_key_open(g->key);
+    if (!guard_is_forked(g)) guard_key_open(g->key);
     return;
   }
   if (g->mode == NVM_GUARD_DEFERRED) {
@@ -318,7 +318,7 @@ int nvm_guard_open(struct nvm_guard *guard, uint64_t offset, uint64_t count) {
   struct guard *g = (struct guard *)guard;
   if (count == 0) return 0;
   if (g->mode == NVM_GUARD_KEYS) {
-    guard_key_open(g->key);
+    if (!guard_is_forked(g)) guard_key_open(g->key);
     return 0;
   }
   uint64_t first = offset >> NVM_GRANULE_SHIFT, last = (offset + count - 1) >> NVM_GRANULE_SHIFT;

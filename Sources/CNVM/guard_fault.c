@@ -65,6 +65,7 @@ static void in_child(void) {
   pthread_mutex_unlock(&registry);
   // Their threads are not here.
   atomic_store(&in_handler, 0);
+  guard_keys_forked();
 }
 
 // MARK: The report

@@ -72,6 +72,8 @@ void guard_key_drop(int key);
 int guard_key_apply(int key, void *at, uint64_t count);
 void guard_key_open(int key);  // nested
 void guard_key_close(int key);
+// In the child of a fork: no window is open.
+void guard_keys_forked(void);
 // A fault by a protection key: whether the access may be tried again.
 bool guard_key_fault(int key, bool is_write, void *context);
 // The handler itself may read.

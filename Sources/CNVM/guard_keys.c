@@ -27,13 +27,32 @@ static void write_rights(uint32_t rights) {
 static uint32_t reading(uint32_t rights, int key) { return (rights & ~(3u << (2 * key))) | 2u << (2 * key); }
 static uint32_t writing(uint32_t rights, int key) { return rights & ~(3u << (2 * key)); }
 
-// Windows of the calling thread.
-static _Thread_local uint32_t depth[16];
+// How often a key was made: windows that a thread has left open when their region was closed are none of the next
+// region that gets the key.
+static _Atomic uint32_t lives[16];
+// Windows of the calling thread, and the life of the key that they belong to.
+static _Thread_local uint32_t depth[16], life[16];
+
+static uint32_t *windows(int key) {
+  uint32_t now = atomic_load_explicit(&lives[key], memory_order_relaxed);
+  if (life[key] != now) {
+    life[key] = now;
+    depth[key] = 0;
+  }
+  return &depth[key];
+}
+
+// Whether processor and kernel have keys at all.
+static bool has_keys(void) {
+  unsigned a, b, c, d;
+  return __get_cpuid_count(7, 0, &a, &b, &c, &d) && (c >> 4 & 1) != 0;  // OSPKE
+}
 
 int guard_key_make(void) {
+  if (!has_keys()) return -ENOSYS;
   long key = syscall(SYS_pkey_alloc, 0, 2 /* PKEY_DISABLE_WRITE */);
-  // No support in the processor (ENOSPC) or in the kernel.
-  if (key < 0) return errno == ENOSPC || errno == EINVAL ? -ENOSYS : -errno;
+  if (key < 0) return errno == EINVAL ? -ENOSYS : -errno;  // ENOSPC: all are taken
+  atomic_fetch_add(&lives[key], 1);
   return (int)key;
 }
 void guard_key_drop(int key) { syscall(SYS_pkey_free, key); }
@@ -42,16 +61,25 @@ int guard_key_apply(int key, void *at, uint64_t count) {
   return syscall(SYS_pkey_mprotect, at, count, PROT_READ | PROT_WRITE, key) == 0 ? 0 : -errno;
 }
 void guard_key_open(int key) {
-  if (depth[key]++ == 0) write_rights(writing(read_rights(), key));
+  if ((*windows(key))++ == 0) write_rights(writing(read_rights(), key));
 }
 void guard_key_close(int key) {
-  if (depth[key] > 0 && --depth[key] == 0) write_rights(reading(read_rights(), key));
+  uint32_t *open = windows(key);
+  if (*open > 0 && --*open == 0) write_rights(reading(read_rights(), key));
+}
+// The child of a fork has the rights of the thread that made it.
+void guard_keys_forked(void) {
+  for (int key = 1; key < 16; key++)
+    if (depth[key] > 0) {
+      depth[key] = 0;
+      write_rights(reading(read_rights(), key));
+    }
 }
 void guard_key_enter_handler(void) { write_rights(0); }
 
 // The register comes back from the frame when the handler returns: that copy is changed.
 bool guard_key_fault(int key, bool is_write, void *context) {
-  if (is_write && depth[key] == 0) return false;
+  if (is_write && *windows(key) == 0) return false;
   unsigned size, offset, c, d;
   if (!__get_cpuid_count(0xD, 9, &size, &offset, &c, &d) || size < 4) return false;
   char *area = (char *)((ucontext_t *)context)->uc_mcontext.fpregs;
@@ -71,7 +99,9 @@ bool guard_key_fault(int key, bool is_write, void *context) {
   return true;
 }
 #else
+static bool has_keys(void) { return false; }
 int guard_key_make(void) { return -ENOSYS; }
+void guard_keys_forked(void) {}
 void guard_key_drop(int key) { (void)key; }
 int guard_key_apply(int key, void *at, uint64_t count) {
   (void)key, (void)at, (void)count;
@@ -87,8 +117,9 @@ bool guard_key_fault(int key, bool is_write, void *context) {
 #endif
 
 int nvm_guard_has_keys(void) {
+  if (!has_keys()) return 0;
   int key = guard_key_make();
-  if (key < 0) return 0;
-  guard_key_drop(key);
+  if (key == -ENOSYS) return 0;
+  if (key > 0) guard_key_drop(key);
   return 1;
 }

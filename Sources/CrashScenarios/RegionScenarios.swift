@@ -8,6 +8,7 @@ package enum RegionScenarios {
       AnyScenario(create(), isGated: true), AnyScenario(grow(), isGated: true), AnyScenario(reopen()),
       AnyScenario(words(seed: seed), isSeeded: true, isGated: true),
       AnyScenario(wordsOfTwoThreads(seed: seed)), AnyScenario(groups(seed: seed)),
+      AnyScenario(groups(seed: seed, threads: 3)),
       AnyScenario(foreignLines()),
       AnyScenario(laps(seed: seed), isSeeded: true),
     ]
@@ -192,12 +193,12 @@ package enum RegionScenarios {
   }
 
   /// The same under one persist group: who waits settles what the other thread has outstanding.
-  package static func groups(seed: UInt64) -> CrashScenario<Words, Words.State> {
+  package static func groups(seed: UInt64, threads: Int = 2) -> CrashScenario<Words, Words.State> {
     var generator = SeededGenerator(seed: seed)
-    var scenario = scenario("region-groups-2-threads", [])
-    scenario.threads = (0..<2).map { t in
-      (0..<12).map { _ in
-        let i = generator.below(Words.count / 2) * 2 + t
+    var scenario = scenario("region-groups-\(threads)-threads", [])
+    scenario.threads = (0..<threads).map { t in
+      (0..<24 / threads).map { _ in
+        let i = generator.below(Words.count / threads) * threads + t
         let value = generator.next()
         let waiting = generator.below(2) == 0
         return Scenario.Operation("set \(i) under a group") {

@@ -11,7 +11,7 @@ enum TreeGroupScenarios {
   static var all: [AnyScenario] {
     [
       AnyScenario(words), AnyScenario(wideLeaf), AnyScenario(readers), AnyScenario(records),
-      AnyScenario(interruptedReads), AnyScenario(interruptedWrites),
+      AnyScenario(interruptedReads), AnyScenario(interruptedWrites), AnyScenario(threeThreads),
     ]
   }
 
@@ -157,7 +157,7 @@ enum TreeGroupScenarios {
     return scenario
   }
 
-  // MARK: Two threads
+  // MARK: Several threads
 
   /// One change under a group of its own, waited for at the end.
   private static func put(_ key: UInt64, _ value: UInt64) -> Operation {
@@ -187,6 +187,17 @@ enum TreeGroupScenarios {
     } model: {
       $0[key]
     }
+  }
+
+  /// Three threads at the same few leaves: each settles what the others have left, and reads what it settles.
+  private static var threeThreads: Scenario {
+    TreeScenarios.base(
+      "tree-group-3-threads",
+      threads: [
+        [put(1, 10), put(4, 11), remove(1), put(7, 12), get(8), put(1, 13)],
+        [put(2, 20), put(5, 21), get(1), put(8, 22), remove(5), put(2, 23)],
+        [put(3, 30), get(4), put(6, 31), remove(3), put(9, 32), get(7)],
+      ], leafCapacity: 4)
   }
 
   /// At each order and fence of the first thread's operation the second reads what it has changed.

@@ -12,6 +12,9 @@ extension DurableBTree {
   /// It costs no wait, save on media other than a journaled file: one fence where a record has to be durable before the
   /// entry that names it, where a leaf splits or takes in its neighbour, and where the leaf has a change outstanding
   /// already (that one, and all else of its thread, is settled by it).
+  ///
+  /// The coding of `key` and `value` runs within the call. It may not change anything in the same file: what it changed
+  /// would belong to the group, and be durable when the group is, whichever call it had used.
   /// - Throws: `.invalidArgument` for a group of another file; as ``updateValue(_:forKey:)``.
   @inlinable
   public func setValue(_ value: Value, forKey key: Key, in group: PersistGroup) throws(NVMError) {

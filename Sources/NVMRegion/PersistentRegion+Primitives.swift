@@ -275,17 +275,32 @@ extension PersistentRegion {
   // MARK: Other media
 
   @usableFromInline @inline(never)
-  func mediatedStore(_ word: UInt64, _ p: UnsafeMutableRawPointer) { medium!.store(word, at: p) }
+  func mediatedStore(_ word: UInt64, _ p: UnsafeMutableRawPointer) {
+    guard let guarded else { return medium!.store(word, at: p) }
+    nvm_guard_begin(guarded, p, 8)
+    nvm_store_release(p, word)
+    nvm_guard_end(guarded)
+  }
   @usableFromInline @inline(never)
   func mediatedStoreNontemporal(_ word: UInt64, _ p: UnsafeMutableRawPointer) {
-    medium!.storeNontemporal(word, at: p)
+    guard let guarded else { return medium!.storeNontemporal(word, at: p) }
+    nvm_guard_begin(guarded, p, 8)
+    nvm_store_nontemporal(p, word)
+    nvm_guard_end(guarded)
   }
   @usableFromInline @inline(never)
   func mediatedWrite(_ bytes: UnsafeRawBufferPointer, _ p: UnsafeMutableRawPointer) {
-    medium!.write(bytes, at: p)
+    guard let guarded, bytes.count > 0, let source = bytes.baseAddress else {
+      return medium!.write(bytes, at: p)
+    }
+    nvm_guard_begin(guarded, p, UInt64(truncatingIfNeeded: bytes.count))
+    p.copyMemory(from: source, byteCount: bytes.count)
+    nvm_guard_end(guarded)
   }
   @usableFromInline @inline(never)
-  func mediatedFlush(_ p: UnsafeMutableRawPointer, _ count: Int) { medium!.flush(p, count: count) }
+  func mediatedFlush(_ p: UnsafeMutableRawPointer, _ count: Int) {
+    if guarded != nil { nvm_flush_range(p, count) } else { medium!.flush(p, count: count) }
+  }
   /// Begins a span in which this thread's acknowledgements wait for nothing; ``acknowledge()`` after its end waits for
   /// all of them. Of an *atomic* one everything that the thread flushes meanwhile is one atomic step, as far as
   /// ``deferralCapacity`` goes. Spans nest, atomic ones do not. False, and no span, where the medium has no journal.
@@ -305,7 +320,9 @@ extension PersistentRegion {
   }
 
   @usableFromInline @inline(never)
-  func mediatedFlush(line p: UnsafeMutableRawPointer, _ mask: UInt8) { medium!.flush(line: p, words: mask) }
+  func mediatedFlush(line p: UnsafeMutableRawPointer, _ mask: UInt8) {
+    if guarded != nil { nvm_flush_line(p) } else { medium!.flush(line: p, words: mask) }
+  }
   @usableFromInline @inline(never)
   func mediatedAcknowledge() throws(NVMError) {
     defer { pages?.settle() }

@@ -54,7 +54,11 @@ public final class PersistentRegion: @unchecked Sendable {
   let medium: (any RegionMedium)?
   /// Where protection is on.
   let pages: PageGuard?
+  /// The guard of `pages`, where nothing but protection stands between the primitives and cache lines: what
+  /// `ProtectedMedium` does for them is then done in place.
+  let guarded: UnsafeMutablePointer<nvm_guard>?
   let groups = GroupRegistry()
+  @usableFromInline let groupRecords: UnsafeMutableRawPointer
   /// The medium, where it is a journal.
   package let journal: JournaledFileMedium?
   /// Where wear is counted.
@@ -104,6 +108,7 @@ public final class PersistentRegion: @unchecked Sendable {
     self.medium = medium
     self.protection = protection
     pages = (medium as? ProtectedMedium)?.pages
+    guarded = (medium as? ProtectedMedium).flatMap { $0.isAlone ? $0.pages.guarding : nil }
     self.wearCounts = wearCounts ?? (medium as? LineCountingMedium)?.counts
     uuid = superblock.uuid
     incarnation = superblock.incarnation
@@ -111,6 +116,7 @@ public final class PersistentRegion: @unchecked Sendable {
     payloadStart = Offset(rawValue: superblock.payload)
     counterTable = CounterTable()
     control = Control(size: mapped)
+    groupRecords = groups.records.base
     journal = medium?.journal
     mode =
       if isReadOnly && medium == nil { .autoFlush } else if medium != nil {

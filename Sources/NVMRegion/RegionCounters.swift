@@ -104,6 +104,7 @@ public import CNVM
   }
 
   /// Fences and orders that a slot has completed.
+  @inlinable @inline(__always)
   func completed(slot: Int32) -> UInt64 {
     let p = base + Int(slot) * 64
     return nvm_load_acquire(p + Field.fences.rawValue) &+ nvm_load_acquire(p + Field.orders.rawValue)

@@ -64,10 +64,10 @@ final class PersistGroupTests: RegionTestCase {
     }
   }
 
-  private func makeRegion() throws -> (PersistentRegion, ExactMedium) {
+  private func makeRegion(size: Int = 1 << 20) throws -> (PersistentRegion, ExactMedium) {
     let medium = ExactMedium()
     return (
-      try PersistentRegion.inMemory(image: nil, size: 1 << 20, maximumSize: 1 << 20, medium: medium), medium
+      try PersistentRegion.inMemory(image: nil, size: size, maximumSize: size, medium: medium), medium
     )
   }
   private let place = Offset(65536)
@@ -244,6 +244,67 @@ final class PersistGroupTests: RegionTestCase {
     try region.close()
   }
 
+  /// More changes of trees, none of them fenced, than a thread's record holds: a waiter still finds all of them.
+  func testLongSpansAreSettledOnTheWay() throws {
+    let (region, medium) = try makeRegion(size: 4 << 20)
+    let worker = Worker()
+    let group = region.makePersistGroup()
+    let place = place
+    let count = 40_000
+    let fences = region.counters.fences
+    try worker.run {
+      XCTAssertTrue(region.beginGroupSpan(group))
+      defer { region.endGroupSpan() }
+      for i in 0..<count {
+        let leaf = place + i * 64
+        region.store(UInt64(i) + 1, at: leaf)
+        _ = try region.commitUnderGroup(leaf: leaf, lines: 1)
+      }
+    }
+    XCTAssertEqual(region.counters.fences - fences, 2)
+    XCTAssertFalse(group.isPersisted)
+    try group.wait()
+    XCTAssertTrue(group.isPersisted)
+    let lost = (0..<count).filter { !medium.survives(place.bytes + $0 * 64) }
+    XCTAssertEqual(lost.count, 0, "first \(lost.first ?? -1)")
+    worker.end()
+    try region.close()
+  }
+
+  /// A line that is changed again and again counts once, whichever way the changes take.
+  func testOutstandingLines() throws {
+    let (region, _) = try makeRegion()
+    let group = region.makePersistGroup()
+    for i in 0..<32 { try region.store(1, at: place + i * 8, in: group) }
+    XCTAssertEqual(group.outstandingLines, 4)
+    try region.fill(place + 4096, count: 640, in: group)
+    try region.store(1, at: place + 4096, in: group)
+    XCTAssertEqual(group.outstandingLines, 15, "a second stretch of work on a line")
+    try group.wait()
+    XCTAssertEqual(group.outstandingLines, 0)
+    // More lines than an entry has room for.
+    try region.fill(Offset(65536), count: 900 << 10, in: group)
+    XCTAssertEqual(group.outstandingLines, 900 << 4)
+    try region.fence()
+    XCTAssertEqual(group.outstandingLines, 0)
+    try region.close()
+  }
+
+  /// Lines beyond 16 TiB have no room in a record: there every change is durable when it returns.
+  func testInAnEnormousRegionEachChangeIsSettled() throws {
+    var options = RegionOptions(media: .emulated)
+    options.reservation = 32 << 40
+    let region = try PersistentRegion.create(at: memoryPath(), size: 1 << 20, options: options)
+    guard region.maximumSize > 16 << 40 else { throw XCTSkip("no room for a mapping of 32 TiB") }
+    let group = region.makePersistGroup()
+    let fences = region.counters.fences
+    try region.store(1, at: place, in: group)
+    XCTAssertTrue(group.isPersisted)
+    XCTAssertEqual(region.counters.fences - fences, 1)
+    XCTAssertFalse(region.beginGroupSpan(group))
+    try region.close()
+  }
+
   func testArguments() throws {
     let (region, _) = try makeRegion()
     let (other, _) = try makeRegion()
@@ -345,6 +406,47 @@ final class PersistGroupTests: RegionTestCase {
     }
     XCTAssertLessThanOrEqual(region.counters.fences - fences, 200)
     try region.close()
+  }
+
+  /// On memory a task fences itself, and hands over what would take long.
+  func testTasksOnMemory() async throws {
+    let region = try PersistentRegion.create(
+      at: memoryPath(), size: 4 << 20, options: RegionOptions(media: .emulated))
+    let place = place
+    for lines in [1, 256, 20_000] {
+      let group = region.makePersistGroup()
+      onThreads(1) { _ in
+        for i in 0..<lines { try? region.store(1, at: place + i * 64, in: group) }
+      }
+      try region.store(2, at: place + (2 << 20), in: group)
+      XCTAssertFalse(group.isPersisted)
+      try await group.persisted()
+      XCTAssertTrue(group.isPersisted)
+      XCTAssertEqual(group.outstandingLines, 0)
+    }
+    try await withThrowingTaskGroup(of: Void.self) { tasks in
+      for t in 0..<16 {
+        tasks.addTask {
+          for i in 0..<100 {
+            let group = region.makePersistGroup()
+            try region.store(UInt64(i), at: place + t * 64, in: group)
+            try await group.persisted()
+            XCTAssertTrue(group.isPersisted)
+          }
+        }
+      }
+      try await tasks.waitForAll()
+    }
+    region.poison(NVMError(code: .ioFailure, message: "A planned failure.", path: region.path))
+    let group = region.makePersistGroup()
+    try? region.store(3, at: place, in: group)
+    do {
+      try await group.persisted()
+      XCTFail("the failure was not told")
+    } catch let error as NVMError {
+      XCTAssertEqual(error.code, .poisoned)
+    }
+    try? region.close()
   }
 
   func testCancellation() async throws {

@@ -380,14 +380,22 @@ final class ProtectionTests: RegionTestCase {
     try region.close()
   }
 
-  func testKeysWhereTheProcessorHasThem() throws {
-    guard nvm_guard_has_keys() != 0 else {
-      assertThrows(.unsupported, path: memoryPath(), mentioning: "protection keys") {
-        try PersistentRegion.create(at: memoryPath(), size: 1 << 20, options: options(.keys))
-      }
-      XCTAssertEqual(names(in: memoryDirectory), [])
-      return
+  func testKeysAreRefusedWhereThereAreNone() throws {
+    if nvm_guard_has_keys() != 0 { throw XCTSkip("this processor has protection keys") }
+    assertThrows(.unsupported, path: memoryPath(), mentioning: "protection keys") {
+      try PersistentRegion.create(at: memoryPath(), size: 1 << 20, options: options(.keys))
     }
+    XCTAssertEqual(names(in: memoryDirectory), [])
+  }
+
+  private func skipWithoutKeys() throws {
+    if nvm_guard_has_keys() == 0 {
+      throw XCTSkip("no protection keys here: Tests/run-with-protection-keys.sh has them")
+    }
+  }
+
+  func testKeys() throws {
+    try skipWithoutKeys()
     let granule = self.granule
     let region = try PersistentRegion.create(at: memoryPath(), size: 1 << 20, options: options(.keys))
     region.store(1, at: Offset(granule))
@@ -404,5 +412,27 @@ final class ProtectionTests: RegionTestCase {
     try region.grow(toAtLeast: 2 << 20)
     region.store(4, at: Offset(30 * granule))
     try region.close()
+  }
+
+  func testAKeyForEachRegionUntilNoneIsLeft() throws {
+    try skipWithoutKeys()
+    var regions: [PersistentRegion] = []
+    let error = assertThrows(.unsupported, path: nil, mentioning: "in use") {
+      while regions.count < 16 {
+        regions.append(
+          try PersistentRegion.create(
+            at: memoryPath("k\(regions.count)"), size: 1 << 20, options: options(.keys)))
+      }
+    }
+    XCTAssertNotNil(error)
+    XCTAssertGreaterThan(regions.count, 8)
+    XCTAssertEqual(nvm_guard_has_keys(), 1)
+    for (i, region) in regions.enumerated() { region.store(UInt64(i), at: Offset(granule)) }
+    // A key is given back.
+    try regions.removeLast().close()
+    regions.append(
+      try PersistentRegion.create(at: memoryPath("again"), size: 1 << 20, options: options(.keys)))
+    regions.last?.store(9, at: Offset(granule))
+    for region in regions { try region.close() }
   }
 }

@@ -49,6 +49,7 @@ final class StrayWriteTests: RegionTestCase {
   }
 
   func testAClosedGranule() throws {
+    // With keys the other window opens the whole region.
     for protection in protections where protection != "keys" { try assertStopped("\(protection)-closed") }
   }
 
@@ -94,19 +95,38 @@ final class StrayWriteTests: RegionTestCase {
   }
 
   func testForkedChildren() throws {
-    for protection in protections where protection != "keys" {
+    for protection in protections {
       let result = try child("\(protection)-fork", path: memoryPath(protection))
       XCTAssertEqual(result.status, 0, result.output)
       XCTAssertTrue(result.output.contains("other 0\n"), result.output)
       // Its parent's window is open in the immediate way, since the pages are.
-      guard protection == "deferred" else { continue }
+      guard protection != "immediate" else { continue }
       XCTAssertTrue(result.output.contains("by a forked child"), result.output)
       XCTAssertTrue(result.output.contains("child \(SIGSEGV)\n"), result.output)
     }
   }
 
+  private func skipWithoutKeys() throws {
+    if !protections.contains("keys") {
+      throw XCTSkip("no protection keys here: Tests/run-with-protection-keys.sh has them")
+    }
+  }
+
+  func testAKeyThatARegionHadBefore() throws {
+    try skipWithoutKeys()
+    try assertStopped("keys-reused")
+  }
+
+  /// A thread that was there before the key may not even read, until its first access has faulted.
+  func testKeysAndAnOlderThread() throws {
+    try skipWithoutKeys()
+    let result = try child("keys-older", path: memoryPath())
+    XCTAssertEqual(result.status, 0, result.output)
+    XCTAssertTrue(result.output.contains("read 7 7, 1 faults\n"), result.output)
+  }
+
   func testSystemCallsGetEFAULT() throws {
-    for protection in ["deferred", "immediate"] {
+    for protection in protections {
       let result = try child("\(protection)-efault", path: memoryPath(protection))
       XCTAssertEqual(result.status, 0, result.output)
       XCTAssertTrue(result.output.contains("read -1 EFAULT\nread 8\n"), result.output)

@@ -6,8 +6,20 @@ import XCTest
 /// A child works on a store with two threads, trees and heap, and is killed in the middle of it: nothing that it
 /// acknowledged may be missing, nothing else may be there, and nothing may leak.
 final class KillTests: StoreTestCase {
-  func testWorkersKilledInMidWork() throws {
-    let kills = 220
+  func testWorkersKilledInMidWork() throws { try killWorkers(220) }
+
+  /// The same on a journaled file, protected from stray writes, with its wear counted.
+  func testProtectionWearAndJournalTogether() throws {
+    let region = try killWorkers(40, combined: true)
+    XCTAssertEqual(region?.media, .journaledFile)
+    XCTAssertEqual(region?.protection, .deferred(interval: .milliseconds(1)))
+    XCTAssertEqual(region?.wear?.writes.contains { $0 > 0 }, true)
+  }
+
+  @discardableResult
+  private func killWorkers(_ kills: Int, combined: Bool = false) throws -> PersistentRegion? {
+    var last: PersistentRegion?
+    var requests: UInt64 = 0
     let worker = try XCTUnwrap(Self.executable("StoreTestWorker"))
     let seed = UInt64.random(in: 0 ... .max)
     var random = SeededGenerator(seed: seed)
@@ -19,11 +31,13 @@ final class KillTests: StoreTestCase {
       let workSeed = random.next()
       // Every eighth is killed while it opens the store, or creates it.
       let count = round % 8 == 0 ? 0 : Int.random(in: 1...600, using: &random)
-      let steps = try run(worker, workSeed, count, UInt32(random.next() % (count == 0 ? 25_000 : 1500)))
+      let steps = try run(
+        worker, workSeed, count, UInt32(random.next() % (count == 0 ? 25_000 : 1500)), combined: combined)
       acknowledged += steps.reduce(0, +)
       let what = "round \(round), seed \(seed)"
 
-      let work = try WorkStore(path: path())
+      let work = try WorkStore(path: path(), combined: combined)
+      last = work.store.region
       if steps.reduce(0, +) > 0 { XCTAssertFalse(work.store.recovery.wasCleanlyClosed, what) }
       if work.store.recovery.replayedChanges > 0 { replayed += 1 }
       for thread in 0..<WorkStore.threads {
@@ -43,22 +57,27 @@ final class KillTests: StoreTestCase {
       let expected = states.reduce(0) { $0 + $1.numbers.count }
       XCTAssertEqual(work.numbers.count, expected, what)
       XCTAssertEqual(try work.blockCount(), states.count { $0.blockLength != nil }, what)
+      requests += work.store.region.protectionStatistics.requests
       let report = try work.store.verify()
       XCTAssertEqual(report.problems, [], what)
       if round % 3 == 0 { try work.store.close() } else { work.store.abandon() }
-      guard report.isClean, testRun?.failureCount == 0 else { return }
+      guard report.isClean, testRun?.failureCount == 0 else { return last }
     }
     XCTAssertGreaterThan(acknowledged, kills * 50)
+    if combined { XCTAssertGreaterThan(requests, 0) }
     print(
       "\(kills) kills, \(acknowledged) steps acknowledged, \(inFlight) found done that were not, "
         + "\(replayed) transactions finished by recovery")
+    return last
   }
 
   /// Starts a worker, kills it some time after it has acknowledged `count` steps; returns the steps of each thread.
-  private func run(_ worker: String, _ seed: UInt64, _ count: Int, _ delay: UInt32) throws -> [Int] {
+  private func run(_ worker: String, _ seed: UInt64, _ count: Int, _ delay: UInt32, combined: Bool) throws
+    -> [Int]
+  {
     let process = Process()
     process.executableURL = URL(fileURLWithPath: worker)
-    process.arguments = [path(), String(seed)]
+    process.arguments = [path(), String(seed)] + (combined ? ["combined"] : [])
     let pipe = Pipe()
     let errors = Pipe()
     process.standardOutput = pipe

@@ -7,6 +7,7 @@
 #include "nvm_callers.h"
 #include "nvm_descend.h"
 #include "nvm_flush.h"
+#include "nvm_group.h"
 #include "nvm_guard.h"
 #include "nvm_hash.h"
 #include "nvm_match.h"

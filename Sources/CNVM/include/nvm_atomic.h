@@ -42,6 +42,12 @@ static inline bool nvm_compare_exchange(void *p, uint64_t expected, uint64_t des
   return __atomic_compare_exchange_n((uint64_t *)p, &expected, desired, false, __ATOMIC_ACQ_REL,
                                      __ATOMIC_ACQUIRE);
 }
+static inline uint16_t nvm_load16_relaxed(const void *p) {
+  return __atomic_load_n((const uint16_t *)p, __ATOMIC_RELAXED);
+}
+static inline void nvm_store16_release(void *p, uint16_t v) {
+  __atomic_store_n((uint16_t *)p, v, __ATOMIC_RELEASE);
+}
 static inline uint32_t nvm_load32_relaxed(const void *p) {
   return __atomic_load_n((const uint32_t *)p, __ATOMIC_RELAXED);
 }

@@ -7,6 +7,9 @@
 // Equality of keys is equality of their encodings.
 
 /// A type with a stable name under which its encoding is recorded in a store.
+///
+/// Coding runs within the tree's calls: it may not change anything in the same file. What it changed would share the
+/// fate of the call, above all its persist group: durable when the group is, whichever call was used.
 public protocol DurableType: Sendable {
   /// The identity of the encoding, recorded in the catalogue when a tree is created and compared when it
   /// is opened: for instance `"Int64"`, `"String"`, `"(UInt32,String)"`.

@@ -18,7 +18,7 @@ final class GroupContent: Sendable {
   /// Whether it stands for the groups beyond the limit.
   var isShared: Bool { id == 0 }
 
-  static let mostRanges = 16_384
+  static let mostChanges = UInt64(NVM_GROUP_MOST_CHANGES)
   static let mostDepth = 64
 
   init(id: Int) { self.id = UInt64(id) }
@@ -82,13 +82,16 @@ extension PersistentRegion {
     let records = groups.records
     var slot = records.highest
     while slot > 0 {
-      if let area = records.area(slot) {
-        let tick = nvm_load_acquire(area.mark(id))
-        if tick != 0, tick > nvm_load_acquire(area.cleared(id)), !isSettled(area, slot, tick) { return false }
-      }
+      if let area = records.area(slot), !isSettled(area, slot, of: id) { return false }
       slot &-= 1
     }
     return true
+  }
+
+  /// Whether the changes of a slot under a counter are settled.
+  @inline(__always) private func isSettled(_ area: GroupArea, _ slot: Int, of id: UInt64) -> Bool {
+    let tick = area.tick(id)
+    return tick == 0 || tick <= nvm_load_acquire(area.cleared(id)) || isSettled(area, slot, tick)
   }
 
   /// (A thread that ends with lines unfenced leaves its slot by an atomic instruction, which orders its write-backs as a
@@ -123,15 +126,25 @@ extension PersistentRegion {
     let own = id.map { nvm_load_acquire(area.cleared($0)) } ?? 0
     let cleared = max(nvm_load_acquire(area.cleared), own, settled)
     let end = nvm_load_acquire(area.end)
-    // As far back as entries may be: the start moves on only past what is settled.
-    var index = max(nvm_load_acquire(area.start), end > GroupArea.capacity ? end - GroupArea.capacity : 0)
+    // As far back as entries may be: all before was settled.
+    var index = max(
+      nvm_load_acquire(area.settled), cleared, end > GroupArea.capacity ? end - GroupArea.capacity : 0)
     while index < end {
-      let lines = GroupArea.lines(nvm_load_acquire(area.entry(index)))
-      let mark = nvm_load_acquire(area.entry(index) + 8)
+      let word = nvm_load_acquire(area.entry(index))
       index &+= 1
-      if let id, mark &>> 50 != id { continue }
-      if mark & GroupArea.tickMask <= cleared { continue }
+      if let id, GroupArea.id(word) != id { continue }
+      let lines = GroupArea.lines(word)
       if lines.count == 0 || (lines.first &+ lines.count) &<< 6 > UInt64(size) { continue }
+      if index < end {
+        // The next change may have been of the same lines.
+        let next = nvm_load_acquire(area.entry(index))
+        let (first, count) = GroupArea.lines(next)
+        if GroupArea.id(next) == GroupArea.id(word), first <= lines.first,
+          lines.first &+ lines.count <= first &+ count
+        {
+          continue
+        }
+      }
       body(lines)
     }
   }
@@ -143,9 +156,10 @@ extension PersistentRegion {
   /// Starts the write-back of what this thread has put off, without waiting.
   func flushPending(_ area: GroupArea, _ slot: Int) {
     let records = groups.records
-    guard nvm_load_relaxed(area.pending) != 0 else { return }
+    let pending = nvm_load_relaxed(area.pending)
+    guard pending != 0 else { return }
     let end = nvm_load_relaxed(area.end)
-    var index = nvm_load_relaxed(area.pendingStart)
+    var index = pending &- 1
     records.advance(area, completed: completedFences(slot))
     while index != end {
       flush(GroupArea.lines(nvm_load_relaxed(area.entry(index))))
@@ -159,6 +173,43 @@ extension PersistentRegion {
     let slot = Int(nvm_thread_slot())
     if slot != 0, let area = groups.records.area(slot) { flushPending(area, slot) }
   }
+
+  /// Makes durable what one counter counts, and those before it, as of now.
+  func settleGroup(_ content: GroupContent) throws(NVMError) {
+    guard isOwnAlone(content) else {
+      return isSettled(content) ? try checkUsable() : try settleGroups([content])
+    }
+    // Mostly it is this thread alone that has changed something: a fence, and nothing to note.
+    let own = Int(nvm_thread_slot())
+    guard let area = groups.records.area(own) else { return try checkUsable() }
+    flushPending(area, own)
+    if isSettled(area, own, of: content.id) { return try checkUsable() }
+    try fence()
+  }
+
+  /// Whether a fence of the calling thread would settle the counter. False where that is not known.
+  private func isOwnAlone(_ content: GroupContent) -> Bool {
+    let records = groups.records
+    guard journal == nil, nvm_load_acquire(records.hasEarlier(content.id)) == 0 else { return false }
+    let own = Int(nvm_thread_slot())
+    var slot = records.highest
+    while slot > 0 {
+      if slot != own, let area = records.area(slot), !isSettled(area, slot, of: content.id) { return false }
+      slot &-= 1
+    }
+    return true
+  }
+
+  /// Whether settling the counter takes so little time that a task may do it itself: a fence on cache lines, and
+  /// the write-back of few lines that other threads have changed.
+  func isQuicklySettled(_ content: GroupContent) -> Bool {
+    switch media {
+    case .persistentMemory, .autoFlushedPersistentMemory, .emulated:
+      return isOwnAlone(content) || outstandingLines(content) <= Self.mostQuickLines
+    case .inPlaceFile, .journaledFile, .simulated: return false
+    }
+  }
+  private static var mostQuickLines: Int { 256 }
 
   /// Makes durable what these counters count, and those before them, as of now: writes back what other threads have
   /// changed and not fenced, and fences once.
@@ -178,10 +229,8 @@ extension PersistentRegion {
       seen[ObjectIdentifier(content)] = (content, changes)
       for slot in stride(from: records.highest, to: 0, by: -1) where slot != own {
         guard let area = records.area(slot) else { continue }
-        let tick = nvm_load_acquire(area.mark(content.id))
-        if tick == 0 || tick <= nvm_load_acquire(area.cleared(content.id)) || isSettled(area, slot, tick) {
-          continue
-        }
+        let tick = area.tick(content.id)
+        if isSettled(area, slot, of: content.id) { continue }
         forEachOutstanding(area, slot, id: content.id) { flush($0) }
         cleared.append((area.cleared(content.id), tick))
       }

@@ -4,88 +4,96 @@ import Glibc
 // What threads have changed under groups and not fenced, in memory of their own, written without a lock or an atomic
 // instruction: such an instruction would wait for the write-backs under way, as a fence does.
 //
-// Each change of a thread has a number, its *tick*. The thread's area holds
+// Each change of a thread has a number, its *tick*: 1, 2, … The thread's area holds
 //
-//     start ..< end   the lines of changes, each with the tick of the last; that of the last entry is the last of all
-//     settled         all up to here were settled by the thread's own fences
-//     pending         the first change whose write-back is put off, 0 for none; with all that came after it
-//     fences          how many the thread had completed when it last began to write back
+//     end        the tick of the last change
+//     entries    the lines and the counter of each of the last changes, in a ring: that with tick t in place t - 1
+//     settled    all up to here were settled by the thread's own fences
+//     pending    the first change whose write-back is put off, 0 for none; with all that came after it
+//     fences     how many the thread had completed when it last began to write back
+//     active     the counter of the last change
 //
-// and for each counter the tick of its last change by this thread. One fence more than `fences`, whatever it was for,
-// and all before `pending` is durable. A waiter of another thread writes the lines back itself, fences, and notes how
-// far it came: `cleared`, of one counter or of all.
+// and for each counter but the active one the tick of its last change by this thread; of the active one that is `end`.
+// One fence more than `fences`, whatever it was for, and all before `pending` is durable. A waiter of another thread
+// writes the lines back itself, fences, and notes how far it came: `cleared`, of one counter or of all.
 //
-// Which counter last changed a line: a place of a table for each hash of a line, with a word for each of eight threads
+// Which counter last changed a line: a row of a table for each hash of a line, with a word for each of eight threads
 // that this thread alone writes; further tables serve further threads.
 //
-//     writer   fences … entry, end, pending, counter's tick (release) … flush … pending := 0 … one fence more
-//     asker    counter's tick (acquire), settled, pending, fences of the area; then how many are completed
+//     writer   fences … active, entry, end, pending (release) … flush … pending := 0 … one fence more
+//     asker    active, counter's tick (acquire), settled, pending, fences of the area; then how many are completed
 //
-// What a thread writes here stands behind the change itself in the queue of its stores, so there is little of it.
+// What a thread writes here stands behind the change itself in the queue of its stores, and a change that misses the
+// cache holds that queue up: so most changes write two words, an entry and `end`. The layout, and the way that most
+// changes of a word take, are in nvm_group.h.
 
 /// A thread's area.
 struct GroupArea: @unchecked Sendable {
   let base: UnsafeMutableRawPointer
 
-  static let counters = GroupRegistry.mostGroups + 1
   /// Twice what may be outstanding: who reads entries while others are added notices in time.
-  static let capacity: UInt64 = UInt64(2 * GroupContent.mostRanges)
-  private static let marks = 192
-  private static let log = (marks + counters * 16 + 63) & ~63
-  static let size = log + Int(capacity) * 16
-  /// So many lines of trees are written back together.
+  static let capacity = UInt64(NVM_GROUP_ENTRIES)
+  private static let log = Int(NVM_GROUP_LOG)
+  static let size = log + Int(capacity) * 8
+  /// So many changes of trees are written back together.
   static let mostPending: UInt64 = 32
 
-  var pending: UnsafeMutableRawPointer { base + 8 }
-  var fences: UnsafeMutableRawPointer { base + 16 }
-  var settled: UnsafeMutableRawPointer { base + 24 }
-  var start: UnsafeMutableRawPointer { base + 32 }
-  var end: UnsafeMutableRawPointer { base + 40 }
-  /// The first entry that is pending, if any is. The owner's alone, as is the next.
-  var pendingStart: UnsafeMutableRawPointer { base + 48 }
-  /// The counter under which the owner's changes of trees go, plus one; 0 for none.
-  var current: UnsafeMutableRawPointer { base + 56 }
-  /// What other threads have settled, all counters. A line of its own.
-  var cleared: UnsafeMutableRawPointer { base + 128 }
+  var pending: UnsafeMutableRawPointer { base + Int(NVM_GROUP_PENDING) }
+  var fences: UnsafeMutableRawPointer { base + Int(NVM_GROUP_FENCES) }
+  var settled: UnsafeMutableRawPointer { base + Int(NVM_GROUP_SETTLED) }
+  var active: UnsafeMutableRawPointer { base + Int(NVM_GROUP_ACTIVE) }
+  var end: UnsafeMutableRawPointer { base + Int(NVM_GROUP_END) }
+  /// The counter under which the owner's changes of trees go.
+  var current: UnsafeMutableRawPointer { base + Int(NVM_GROUP_CURRENT) }
+  /// What other threads have settled, all counters.
+  var cleared: UnsafeMutableRawPointer { base + Int(NVM_GROUP_CLEARED) }
   /// The base address of the region, so that a thread's current area is known to be of this one.
-  static let owner = 136
+  var owner: UnsafeMutableRawPointer { base + Int(NVM_GROUP_OWNER) }
 
   /// The tick of the last change.
-  @inline(__always) var tick: UInt64 {
-    nvm_load_acquire(entry(nvm_load_acquire(end) &- 1) + 8) & Self.tickMask
-  }
+  @inline(__always) var tick: UInt64 { nvm_load_acquire(end) }
 
+  /// The tick of a counter's last change, or a later one; 0 for none.
+  @inline(__always) func tick(_ id: UInt64) -> UInt64 {
+    // What the owner leaves it notes first.
+    nvm_load_acquire(active) == id ? tick : nvm_load_acquire(mark(id))
+  }
   @inline(__always) func mark(_ id: UInt64) -> UnsafeMutableRawPointer {
-    base + (Self.marks &+ Int(truncatingIfNeeded: id) &* 16)
+    base + (Int(NVM_GROUP_MARKS) &+ Int(truncatingIfNeeded: id) &* 16)
   }
   /// What other threads have settled of one counter.
   @inline(__always) func cleared(_ id: UInt64) -> UnsafeMutableRawPointer { mark(id) + 8 }
+  /// Of the change with the tick `index + 1`.
   @inline(__always) func entry(_ index: UInt64) -> UnsafeMutableRawPointer {
-    base + (Self.log &+ Int(truncatingIfNeeded: index & (Self.capacity &- 1)) &* 16)
+    base + (Self.log &+ Int(truncatingIfNeeded: index & (Self.capacity &- 1)) &* 8)
   }
 
-  /// Lines in one word, so that no reader puts two entries' halves together: 44 bits of the first, 20 of the count.
-  static let mostLines: UInt64 = (1 << 20) - 1
-  @inline(__always) static func pack(_ first: UInt64, _ count: UInt64) -> UInt64 { first &<< 20 | count }
+  // An entry is one word, so that no reader puts two entries' halves together, and a change writes as little as can be.
+
+  static let mostLines: UInt64 = 1 << NVM_GROUP_COUNT_BITS - 1
+  /// Lines of larger regions have no room in an entry: there every change is settled at once.
+  static let mostBytes = 1 << (NVM_GROUP_LINE_BITS + 6)
   @inline(__always) static func lines(_ word: UInt64) -> (first: UInt64, count: UInt64) {
-    (word &>> 20, word & mostLines)
+    (word &>> UInt64(NVM_GROUP_COUNT_BITS) & ((1 << NVM_GROUP_LINE_BITS) - 1), word & mostLines)
   }
-  /// A counter and a tick in one word.
+  @inline(__always) static func id(_ word: UInt64) -> UInt64 {
+    word &>> UInt64(NVM_GROUP_COUNT_BITS + NVM_GROUP_LINE_BITS)
+  }
+  /// A stamp is a slot above 50 bits of a tick.
   static let tickMask: UInt64 = (1 << 50) - 1
-  @inline(__always) static func pack(id: UInt64, tick: UInt64) -> UInt64 { id &<< 50 | tick }
 }
 
 /// The areas and tables of a region.
 struct GroupRecords: @unchecked Sendable {
   private static let slots = Int(NVM_THREAD_SLOTS)
-  private static let tableCount = slots / 8
-  private static let places = 2048
-  // Highest slot with an area; pointers to areas; pointers to tables; two words for each counter.
-  private static let areas = 64
-  private static let tables = areas + slots * 8
+  private static let tableCount = slots / Int(NVM_GROUP_THREADS)
+  private static let tableSize = Int(NVM_GROUP_ROWS * NVM_GROUP_ROW)
+  private static let areas = Int(NVM_GROUPS_AREAS)
+  private static let tables = Int(NVM_GROUPS_TABLES)
+  /// Two words for each counter.
   private static let words = tables + tableCount * 8
-  private static let size = words + GroupArea.counters * 16
-  private let base: UnsafeMutableRawPointer
+  private static let size = words + Int(NVM_GROUP_COUNTERS) * 16
+  let base: UnsafeMutableRawPointer
 
   init() {
     base = .allocate(byteCount: Self.size, alignment: 64)
@@ -93,7 +101,7 @@ struct GroupRecords: @unchecked Sendable {
   }
   func deallocate() {
     for slot in 1..<Self.slots { if let area = area(slot) { munmap(area.base, GroupArea.size) } }
-    for k in 0..<Self.tableCount { if let table = table(k) { munmap(table, Self.places * 64) } }
+    for k in 0..<Self.tableCount { if let table = table(k) { munmap(table, Self.tableSize) } }
     base.deallocate()
   }
 
@@ -116,11 +124,11 @@ struct GroupRecords: @unchecked Sendable {
     if area(slot) != nil { return true }
     let k = slot / 8
     if table(k) == nil {
-      guard let table = Self.map(Self.places * 64) else { return false }
+      guard let table = Self.map(Self.tableSize) else { return false }
       nvm_store_release(base + (Self.tables + k * 8), UInt64(UInt(bitPattern: table)))
     }
     guard let area = Self.map(GroupArea.size) else { return false }
-    nvm_store_relaxed(area + GroupArea.owner, UInt64(UInt(bitPattern: region)))
+    nvm_store_relaxed(GroupArea(base: area).owner, UInt64(UInt(bitPattern: region)))
     nvm_store_release(base + (Self.areas + slot * 8), UInt64(UInt(bitPattern: area)))
     nvm_store_release(base, UInt64(max(highest, slot)))
     return true
@@ -136,78 +144,56 @@ struct GroupRecords: @unchecked Sendable {
   /// changed it before, or a line of the same hash.
   @inline(__always)
   func enter(_ line: UInt64, _ id: UInt64, slot: Int, _ conflict: (UInt64) -> Void) {
-    let place = Int(truncatingIfNeeded: (line &* 0x9E37_79B9_7F4A_7C15) &>> 53) &* 64
-    let mine = id &+ 1
+    let mine = UInt16(truncatingIfNeeded: id &+ 1)
     var k = 0
     let last = highest &>> 3
     while k <= last {
       if let table = table(k) {
-        let row = table + place
-        // Without branches: seldom does another stand there.
-        var different: UInt64 = 0
-        for way in 0..<8 {
-          let other = nvm_load_relaxed(row + way &* 8)
-          different |= other == 0 ? 0 : other ^ mine
-        }
-        if different != 0 {
-          for way in 0..<8 {
-            let other = nvm_load_relaxed(row + way &* 8)
-            if other != 0, other != mine { conflict(other &- 1) }
+        let row = UnsafeMutableRawPointer(nvm_group_row(table, line)!)
+        // Seldom does another stand there.
+        if !nvm_group_row_is(row, mine) {
+          for way in 0..<Int(NVM_GROUP_THREADS) {
+            let other = nvm_load16_relaxed(row + way &* 2)
+            if other != 0, other != mine { conflict(UInt64(other) &- 1) }
           }
         }
-        if k == slot &>> 3 { nvm_store_release(row + (slot & 7) &* 8, mine) }
+        // Mostly it is there already.
+        let own = row + (slot & 7) &* 2
+        if k == slot &>> 3, nvm_load16_relaxed(own) != mine { nvm_store16_release(own, mine) }
       }
       k &+= 1
     }
   }
 
   /// Notes a change of the calling thread, which owns the area.
-  /// - Parameter pending: whether its write-back is put off; else the caller starts it now, with no fence before.
+  /// - Parameter pending: whether its write-back is put off; else the caller starts it now, with no fence before, and
+  ///   nothing is pending.
   @inline(__always)
   func note(_ area: GroupArea, _ id: UInt64, first: UInt64, count: UInt64, pending: Bool) {
     let end = nvm_load_relaxed(area.end)
-    let last = area.entry(end &- 1)
-    let before = nvm_load_relaxed(last + 8)
-    let tick = (before & GroupArea.tickMask) &+ 1
-    let mark = GroupArea.pack(id: id, tick: tick)
-    var start = nvm_load_relaxed(area.start)
-    if pending {
-      if nvm_load_relaxed(area.pending) == 0 {
-        nvm_store_relaxed(area.pendingStart, end)
-        nvm_store_release(area.pending, tick)
-      }
-      start = nvm_load_relaxed(area.pendingStart)
-    }
-    // Work goes on in the same line, or in the next: the last entry grows, if it is as far as this one. The lines come
-    // before the tick, which says that they are there.
-    if end != start, before &>> 50 == id {
-      let (from, n) = GroupArea.lines(nvm_load_relaxed(last))
-      if first >= from, first <= from &+ n, first &- from &+ count <= GroupArea.mostLines {
-        nvm_store_release(last, GroupArea.pack(from, max(n, first &- from &+ count)))
-        nvm_store_release(last + 8, mark)
-        nvm_store_release(area.mark(id), tick)
-        return
-      }
-    }
-    let at = area.entry(end)
-    nvm_store_release(at, GroupArea.pack(first, count))
-    nvm_store_release(at + 8, mark)
+    if nvm_load_relaxed(area.active) != id { activate(area, id, end) }
+    if pending, nvm_load_relaxed(area.pending) == 0 { nvm_store_release(area.pending, end &+ 1) }
+    nvm_store_release(area.entry(end), nvm_group_entry(id, first, count))
     nvm_store_release(area.end, end &+ 1)
-    nvm_store_release(area.mark(id), tick)
+  }
+
+  /// From here on `end` is this counter's tick.
+  @inline(__always) private func activate(_ area: GroupArea, _ id: UInt64, _ end: UInt64) {
+    nvm_store_release(area.mark(nvm_load_relaxed(area.active)), end)
+    nvm_store_release(area.active, id)
   }
 
   /// Forgets what the owner has fenced. Called by it, before it writes further lines back.
   @inline(__always) func advance(_ area: GroupArea, completed: UInt64) {
     guard completed != nvm_load_relaxed(area.fences) else { return }
     let pending = nvm_load_relaxed(area.pending)
-    nvm_store_release(area.settled, pending == 0 ? area.tick : pending &- 1)
-    nvm_store_release(area.start, nvm_load_relaxed(pending == 0 ? area.end : area.pendingStart))
+    nvm_store_release(area.settled, pending == 0 ? nvm_load_relaxed(area.end) : pending &- 1)
     // Before anything that is written back from now on is counted as such.
     nvm_store_release(area.fences, completed)
   }
 
-  /// Entries that are not known to be settled by the owner's fences.
+  /// Changes that are not known to be settled by the owner's fences.
   @inline(__always) func outstanding(_ area: GroupArea) -> UInt64 {
-    nvm_load_relaxed(area.end) &- nvm_load_relaxed(area.start)
+    nvm_load_relaxed(area.end) &- nvm_load_relaxed(area.settled)
   }
 }

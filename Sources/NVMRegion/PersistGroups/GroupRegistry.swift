@@ -1,6 +1,9 @@
+import CNVM
+
 /// The counters of a region: which are in use, and what belongs to those that are not given to a group any more.
 final class GroupRegistry: Sendable {
-  static let mostGroups = 4096
+  /// Numbers of counters fit in an entry and in a table's word.
+  static let mostGroups = Int(NVM_GROUP_COUNTERS) - 1
 
   private struct Counters {
     /// By number; 0 is shared by the groups beyond the limit.

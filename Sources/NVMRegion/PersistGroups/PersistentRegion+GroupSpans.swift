@@ -22,7 +22,7 @@ extension PersistentRegion {
   /// Whether this thread is in a span of this region.
   @inlinable @inline(__always) package var isInGroupSpan: Bool {
     guard let area = nvm_group_span() else { return false }
-    return nvm_load_relaxed(area + 136) == UInt64(UInt(bitPattern: baseAddress))
+    return nvm_load_relaxed(area + Int(NVM_GROUP_OWNER)) == UInt64(UInt(bitPattern: baseAddress))
   }
 
   /// Notes a change of a leaf in the span of this thread: which of its eight lines, the first among them. Their
@@ -37,15 +37,25 @@ extension PersistentRegion {
     var mustSettle = false
     // All changes of a leaf change its first line: a conflict shows there.
     records.enter(line, id, slot: slot) { if conflict(id, $0) { mustSettle = true } }
-    var rest = lines
+    var rest = UInt64(lines)
+    var first = line
     while rest != 0 {
-      let i = rest.trailingZeroBitCount
-      rest &= rest &- 1
-      records.note(area, id, first: line &+ UInt64(truncatingIfNeeded: i), count: 1, pending: true)
+      let skipped = rest.trailingZeroBitCount
+      rest &>>= UInt64(truncatingIfNeeded: skipped)
+      let count = (~rest).trailingZeroBitCount
+      rest &>>= UInt64(truncatingIfNeeded: count)
+      first &+= UInt64(truncatingIfNeeded: skipped)
+      records.note(area, id, first: first, count: UInt64(truncatingIfNeeded: count), pending: true)
+      first &+= UInt64(truncatingIfNeeded: count)
+    }
+    if records.outstanding(area) > GroupContent.mostChanges {
+      // Further entries would push out what somebody else may have to write back.
+      records.advance(area, completed: completedFences(slot))
+      if records.outstanding(area) > GroupContent.mostChanges { mustSettle = true }
     }
     if mustSettle {
       try settleGroups([groups.content(id)])
-    } else if nvm_load_relaxed(area.end) &- nvm_load_relaxed(area.pendingStart) >= GroupArea.mostPending {
+    } else if nvm_load_relaxed(area.end) &- nvm_load_relaxed(area.pending) &+ 1 >= GroupArea.mostPending {
       flushPending(area, slot)
     }
     return UInt64(slot) &<< 50 | area.tick

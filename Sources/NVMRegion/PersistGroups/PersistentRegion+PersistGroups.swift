@@ -1,4 +1,4 @@
-import CNVM
+public import CNVM
 
 extension PersistentRegion {
   /// Opens a group: changes made under it can be asked for later. O(1).
@@ -7,9 +7,23 @@ extension PersistentRegion {
   /// Stores one aligned word atomically and starts its write-back. Durable when the group is. O(1).
   /// - Throws: `.invalidArgument` for a group of another region; as ``PersistGroup/wait()`` where the group has become so
   ///   large that it is settled.
+  @inlinable @inline(__always)
   public func store(_ word: UInt64, at offset: Offset, in group: PersistGroup) throws(NVMError) {
     try check(group)
     store(word, at: offset)
+    // Nearly always, but on a journal. Written back last: any fence of this thread comes after both.
+    let slot = nvm_thread_slot()
+    if mode != .journaled,
+      nvm_group_note(groupRecords, slot, offset.rawValue &>> 6, group.id, counterTable.completed(slot: slot))
+    {
+      flush(offset, count: 8)
+    } else {
+      try stored(offset, in: group)
+    }
+  }
+
+  @usableFromInline @inline(never)
+  func stored(_ offset: Offset, in group: PersistGroup) throws(NVMError) {
     try flushed(offset, count: 8, in: group)
   }
 
@@ -92,11 +106,11 @@ extension PersistentRegion {
       first &+= GroupArea.mostLines
     }
     records.note(area, id, first: first, count: end &- first, pending: false)
-    return mustSettle || records.outstanding(area) > UInt64(GroupContent.mostRanges)
+    return mustSettle || records.outstanding(area) > GroupContent.mostChanges
   }
 
   @inline(never) func makeArea(_ slot: Int) -> GroupArea? {
-    groups.makeArea(slot, self) ? groups.records.area(slot) : nil
+    maximumSize <= GroupArea.mostBytes && groups.makeArea(slot, self) ? groups.records.area(slot) : nil
   }
 
   /// For a thread that has no area of its own: nothing stays outstanding.
@@ -120,9 +134,12 @@ extension PersistentRegion {
     if let journal { Self.raise(groups.records.position(group.id), to: journal.position) }
   }
 
+  @inlinable @inline(__always)
   package func check(_ group: PersistGroup) throws(NVMError) {
-    guard group.region !== self else { return }
-    throw NVMError(
+    if group.region !== self { throw foreignGroup() }
+  }
+  @usableFromInline @inline(never) func foreignGroup() -> NVMError {
+    NVMError(
       code: .invalidArgument, message: "The group belongs to another region. Make one of this region.",
       path: path)
   }

@@ -29,6 +29,13 @@ package final class PageGuard: @unchecked Sendable {
         message: "This processor or kernel has no protection keys. Choose deferred or immediate protection.",
         path: path)
     }
+    if result == -ENOSPC, protection == .keys {
+      throw NVMError(
+        code: .unsupported,
+        message:
+          "All protection keys of this process are in use. Close a region, or choose deferred protection.",
+        path: path)
+    }
     guard result == 0, let made else {
       throw NVMError(
         code: result == -ENOMEM ? .outOfMemory : .system, message: "The file's pages cannot be protected.",

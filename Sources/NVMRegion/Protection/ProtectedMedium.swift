@@ -9,6 +9,8 @@ final class ProtectedMedium: RegionMedium {
   /// Whether lines must be written back: not with automatic flush, nor in a private copy.
   private let flushesLines: Bool
   let pages: PageGuard
+  /// Whether all it does is to announce stores and to drive cache lines.
+  var isAlone: Bool { below == nil && flushesLines }
 
   init(_ below: (any RegionMedium)?, flushesLines: Bool, pages: PageGuard) {
     self.below = below

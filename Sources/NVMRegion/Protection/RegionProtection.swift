@@ -27,8 +27,9 @@ public enum RegionProtection: Sendable, Equatable {
   /// to an hour.
   case deferred(interval: Duration)
   /// Protection keys of the processor, where it has them: the region is open to the calling thread alone, all of it, for
-  /// as long as it stores, without a system call. (At most 15 regions of a process; `.unsupported` where the
-  /// processor or the kernel has none.)
+  /// as long as it stores, without a system call. (At most 15 regions of a process; `.unsupported` beyond, and where the
+  /// processor or the kernel has none. A thread that is started within a window has it too, until it stores to the
+  /// region by a primitive or a window of its own.)
   case keys
 
   /// The deferred way at its default interval, 10 ms.

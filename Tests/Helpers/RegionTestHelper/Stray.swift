@@ -22,6 +22,8 @@ func strayCommand(_ path: String, _ what: String) throws(NVMError) {
   case "growth": try strayIntoGrownPart(path, options)
   case "ended": try strayAfterAWindow(path, options)
   case "describer": try strayWithABrokenDescriber(path, options)
+  case "reused": try strayWithAKeyUsedBefore(path, options)
+  case "older": try readOnAnOlderThread(path, options)
   case "efault": try readIntoClosedGranule(path, options)
   default: fail(parts[1])
   }
@@ -101,9 +103,10 @@ private func strayIntoGrownPart(_ path: String, _ options: RegionOptions) throws
 private func strayInAChild(_ path: String, _ options: RegionOptions) throws(NVMError) {
   // Without a batch that would open the pages before the child is born.
   var options = options
-  if options.protection != .immediate { options.protection = .deferred(interval: .seconds(3600)) }
+  let isDeferred = options.protection == protections["deferred"]
+  if isDeferred { options.protection = .deferred(interval: .seconds(3600)) }
   let region = try makeRegion(path, options)
-  while options.protection != .immediate, region.protectionStatistics.batches == 0 { usleep(100) }
+  while isDeferred, region.protectionStatistics.batches == 0 { usleep(100) }
   try region.makeWritable(Offset(2 << 20), count: 8)
   typealias Fork = @convention(c) () -> pid_t
   guard let symbol = dlsym(nil, "fork") else { fail("no fork") }
@@ -143,6 +146,47 @@ private func strayWithABrokenDescriber(_ path: String, _ options: RegionOptions)
     { context, _, _ in context?.storeBytes(of: 1, as: UInt8.self) },
     context: UnsafeMutableRawPointer(bitPattern: 64))
   stray(region, Offset(2 << 20))
+}
+
+/// A window that is left open is none of the next region's, which gets the same key.
+private func strayWithAKeyUsedBefore(_ path: String, _ options: RegionOptions) throws(NVMError) {
+  let before = try PersistentRegion.create(at: path + "-before", size: 1 << 20, options: options)
+  try before.makeWritable(before.payloadStart, count: 8)
+  try before.close()
+  unlink(path + "-before")
+  stray(try makeRegion(path, options), Offset(2 << 20))
+}
+
+private nonisolated(unsafe) var regionOfOlderThread: PersistentRegion?
+private nonisolated(unsafe) let goesOn = makeSemaphore()
+private nonisolated(unsafe) let isDone = makeSemaphore()
+private func makeSemaphore() -> UnsafeMutablePointer<sem_t> {
+  let semaphore = UnsafeMutablePointer<sem_t>.allocate(capacity: 1)
+  sem_init(semaphore, 0, 0)
+  return semaphore
+}
+
+/// The thread starts before the region is made, and reads twice after.
+private func readOnAnOlderThread(_ path: String, _ options: RegionOptions) throws(NVMError) {
+  var thread = pthread_t()
+  pthread_create(
+    &thread, nil,
+    { _ in
+      sem_wait(goesOn)
+      if let region = regionOfOlderThread {
+        let (a, b) = (region.load(Offset(1 << 20)), region.load(Offset(1 << 20)))
+        say("read \(a) \(b), \(region.protectionStatistics.faults) faults")
+      }
+      sem_post(isDone)
+      return nil
+    }, nil)
+  let region = try makeRegion(path, options)
+  region.store(7, at: Offset(1 << 20))
+  regionOfOlderThread = region
+  sem_post(goesOn)
+  sem_wait(isDone)
+  regionOfOlderThread = nil
+  try region.close()
 }
 
 private func readIntoClosedGranule(_ path: String, _ options: RegionOptions) throws(NVMError) {

@@ -74,8 +74,13 @@ public struct WorkStore: Sendable {
   public static let threads = 2
   public static let blockTag = BlockTag(rawValue: 7)
 
-  public init(path: String) throws {
-    var options = NVMStoreOptions(media: .emulated, initialSize: 2 << 20)
+  /// - Parameter combined: on a journaled file, protected from stray writes, with its wear counted; else on memory.
+  public init(path: String, combined: Bool = false) throws {
+    var options = NVMStoreOptions(media: combined ? .journaledFile : .emulated, initialSize: 2 << 20)
+    if combined {
+      options.protection = .deferred(interval: .milliseconds(1))
+      options.countsWear = true
+    }
     options.growthIncrement = 256 << 10
     options.quarantine = .quarantine(.milliseconds(2))
     store = try NVMStore(path: path, options: options)

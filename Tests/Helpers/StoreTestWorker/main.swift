@@ -2,7 +2,7 @@ import Dispatch
 import Glibc
 import StoreTestModel
 
-// Usage: StoreTestWorker PATH SEED. Works on the store until it is killed; says which step of which thread is done
+// Usage: StoreTestWorker PATH SEED [combined]. Works on the store until it is killed; says which step of which thread is done
 // by four bytes on standard output each.
 
 func fail(_ message: String, _ status: Int32) -> Never {
@@ -12,11 +12,12 @@ func fail(_ message: String, _ status: Int32) -> Never {
 }
 
 let arguments = CommandLine.arguments
-guard arguments.count == 3, let seed = UInt64(arguments[2]) else {
-  fail("Usage: StoreTestWorker PATH SEED", 2)
+let isCombined = arguments.count == 4 && arguments[3] == "combined"
+guard arguments.count == 3 || isCombined, let seed = UInt64(arguments[2]) else {
+  fail("Usage: StoreTestWorker PATH SEED [combined]", 2)
 }
 do {
-  let work = try WorkStore(path: arguments[1])
+  let work = try WorkStore(path: arguments[1], combined: isCombined)
   DispatchQueue.concurrentPerform(iterations: WorkStore.threads) { thread in
     for step in 0..<1_000_000 {
       do {
