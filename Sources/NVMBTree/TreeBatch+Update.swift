@@ -86,9 +86,11 @@ extension TreeBatch {
         }
         try settle()
         guard i < count else { break }
+        if let noted { try note(i, in: noted) }
         if case .inserted = try engine.updateAlone(keys[i], word: words[i]) { insertedCount &+= 1 }
         loose &= ~(1 << UInt32(i))
         i += 1
+        findAgain(i)
       }
     } catch {
       try? settle()
@@ -96,6 +98,19 @@ extension TreeBatch {
     }
     count = 0
     return insertedCount
+  }
+
+  /// The way to the entries from `i` on anew, where the one before, which went alone, has changed it: of neighbours one
+  /// split would make all that follow go alone.
+  private func findAgain(_ i: Int) {
+    let changed = steps[i - 1].node
+    for j in i..<count
+    where steps[j].node == changed || nvm_load_relaxed(steps[j].parent) != steps[j].parentVersion {
+      let position = engine.descend(keys[j])
+      (steps[j].node, steps[j].version) = (position.leaf, position.version)
+      (steps[j].parent, steps[j].parentVersion) = (position.parent, position.parentVersion)
+      steps[j].isLost = false
+    }
   }
 
   /// Locks the leaf of an entry for the group; false where that would need waiting or another way down.
@@ -134,11 +149,13 @@ extension TreeBatch {
     let s = engine.leafSeed(leaf.node)
     if let slot = engine.find(keys[i], in: leaf, live: item.live, fingerprint: fingerprint) {
       let old = leaf.word(slot)
+      if let noted, !note(i, head, old, in: noted) { return false }
       item.sum &-= engine.slotHash(s, slot, head, old, fingerprint)
       item.live &= ~(1 &<< UInt64(slot))
       if let record = engine.recordOffset(head, old) { replaced.append(record) }
     } else {
       guard item.live.nonzeroBitCount < engine.leafCapacity else { return false }
+      noted?.note(changes[i], nil)
       pendingInserts &+= 1
     }
     let slot = free.trailingZeroBitCount
@@ -150,6 +167,37 @@ extension TreeBatch {
     item.words |=
       UInt64(LeafLayout.fingerprintWord(slot)) | UInt64(LeafLayout.slotWords(slot)) &<< (8 &* line)
     return true
+  }
+
+  // MARK: What a transaction replaces
+
+  /// Notes the value of an entry that is about to be replaced; false where it is damaged. The epoch is pinned.
+  @inline(__always)
+  private func note(_ i: Int, _ head: UInt64, _ old: UInt64, in noted: ReplacedValues) -> Bool {
+    if !engine.valuesAreBytes, !engine.isLong(head) {
+      noted.note(changes[i], word: old)
+      return true
+    }
+    return noteBytes(i, head, old, in: noted)
+  }
+  @inline(never)
+  private func noteBytes(_ i: Int, _ head: UInt64, _ old: UInt64, in noted: ReplacedValues) -> Bool {
+    do throws(NVMError) {
+      try engine.withBytes(head: head, word: old) { (bytes) throws(NVMError) in noted.note(changes[i], bytes) }
+      return true
+    } catch {
+      // Alone it fails in the same way, before anything is changed.
+      return false
+    }
+  }
+
+  /// The same for an entry that goes alone. The gate keeps all other writers out of a transaction's trees.
+  @inline(never)
+  private func note(_ i: Int, in noted: ReplacedValues) throws(NVMError) {
+    guard let word = try engine.lookup(keys[i]) else { return noted.note(changes[i], nil) }
+    try engine.withBytes(head: keys[i].head, word: word) { (bytes) throws(NVMError) in
+      noted.note(changes[i], bytes)
+    }
   }
 
   /// Commits the changed leaves, all under one fence, and lets them go.

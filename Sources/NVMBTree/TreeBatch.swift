@@ -51,6 +51,9 @@ public import NVMRegion
   @exclusivity(unchecked) var replaced: [Offset] = []
   /// Bit i: word i leads to a record that no leaf refers to yet.
   @exclusivity(unchecked) var loose: UInt32 = 0
+  /// Of a transaction's: takes what is replaced, by the number of the change.
+  @exclusivity(unchecked) var noted: ReplacedValues?
+  let changes: UnsafeMutablePointer<Int>
 
   @usableFromInline init(_ engine: TreeEngine) {
     self.engine = engine
@@ -58,6 +61,7 @@ public import NVMRegion
     words = .allocate(capacity: Self.capacity)
     steps = .allocate(capacity: Self.capacity)
     pending = .allocate(capacity: Self.capacity)
+    changes = .allocate(capacity: Self.capacity)
     copies = .allocate(capacity: Self.capacity)
     copies.initialize(repeating: KeyCopy(), count: Self.capacity)
   }
@@ -68,6 +72,7 @@ public import NVMRegion
     words.deallocate()
     steps.deallocate()
     pending.deallocate()
+    changes.deallocate()
     copies.deallocate()
   }
 
@@ -83,6 +88,12 @@ public import NVMRegion
       keys[count] = copies[count].key!
     }
     count &+= 1
+  }
+
+  /// Adds the key of a transaction's change.
+  func add(_ key: SearchKey, change: Int) {
+    changes[count] = change
+    add(key)
   }
 
   /// Finds all keys: `words` and `found`. For keys longer than their head, and for records, the caller's epoch must be

@@ -8,8 +8,7 @@ import Glibc
 struct JournalPages {
   static let pageWords = 512
   private struct Fragment {
-    /// Page above, order below.
-    var key: UInt64
+    var page: UInt64
     var source: UInt32
     var place: UInt16
     var count: UInt16
@@ -60,8 +59,8 @@ struct JournalPages {
         let n = min(left, (page + 1) * Self.pageWords - place)
         fragments.append(
           Fragment(
-            key: UInt64(page) << 28 | UInt64(fragments.count), source: UInt32(from),
-            place: UInt16(place % Self.pageWords), count: UInt16(n)))
+            page: UInt64(page), source: UInt32(from), place: UInt16(place % Self.pageWords),
+            count: UInt16(n)))
         place += n
         left -= n
         from += n * 8
@@ -71,8 +70,7 @@ struct JournalPages {
     return iterator.isSound
   }
 
-  /// Whether more may be taken in before the pages are written. (One batch always fits: its records are 9 bytes at
-  /// least, and `order` has 28 bits.)
+  /// Whether more may be taken in before the pages are written. (One batch always fits.)
   func hasRoom(for count: Int) -> Bool {
     self.count + count <= Self.windowSize && fragments.count < Self.windowSize / MemoryLayout<Fragment>.stride
   }
@@ -82,18 +80,19 @@ struct JournalPages {
   mutating func writeHome(
     to file: any JournalFile, _ pause: (_ offset: Int, _ count: Int) -> Void = { _, _ in }
   ) -> Int32 {
-    fragments.sort { $0.key < $1.key }
+    // Those of one page stay in their order.
+    fragments.sortByDigits { $0.page }
     let longest = 64
     let pageSize = Self.pageWords * 8
     let run = UnsafeMutableRawBufferPointer.allocate(byteCount: longest * pageSize, alignment: pageSize)
     defer { run.deallocate() }
     var i = 0
     while i < fragments.count {
-      let first = Int(fragments[i].key >> 28)
+      let first = Int(fragments[i].page)
       var end = first + 1
       var j = i
       while j < fragments.count {
-        let page = Int(fragments[j].key >> 28)
+        let page = Int(fragments[j].page)
         if page > end || page - first >= longest { break }
         end = page + 1
         j += 1
@@ -103,7 +102,7 @@ struct JournalPages {
       if result < 0 { return result }
       while i < j {
         let f = fragments[i]
-        let at = (Int(f.key >> 28) - first) * pageSize + Int(f.place) * 8
+        let at = (Int(f.page) - first) * pageSize + Int(f.place) * 8
         (bytes.baseAddress! + at).copyMemory(from: store + Int(f.source), byteCount: Int(f.count) * 8)
         i += 1
       }
