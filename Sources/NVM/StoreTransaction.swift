@@ -157,4 +157,3 @@ public struct TransactionTree<Key: DurableKey, Value: DurableValue> {
     return old
   }
 }
-

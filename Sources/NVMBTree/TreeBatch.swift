@@ -47,6 +47,8 @@ public import NVMRegion
   @exclusivity(unchecked) var pendingCount = 0
   @exclusivity(unchecked) var pendingInserts = 0
   @exclusivity(unchecked) var insertedCount = 0
+  /// After a crash all of the group is there or nothing.
+  @exclusivity(unchecked) var isAtomic = false
   /// Records to be retired when the group is durable.
   @exclusivity(unchecked) var replaced: [Offset] = []
   /// Bit i: word i leads to a record that no leaf refers to yet.
