@@ -24,9 +24,13 @@ struct JournalPages {
   /// memory that the process may have.
   static let windowSize = min(32 << 20, max(1 << 20, MemoryLimit.ofProcess / 64))
 
+  private static let mostFragments = windowSize / MemoryLayout<Fragment>.stride
+
   init() {
-    capacity = 1 << 20
+    // Only what is written to is memory.
+    capacity = Self.windowSize
     store = .allocate(byteCount: capacity, alignment: 16)
+    fragments.reserveCapacity(Self.mostFragments)
   }
   func deallocate() { store.deallocate() }
 
@@ -72,7 +76,31 @@ struct JournalPages {
 
   /// Whether more may be taken in before the pages are written. (One batch always fits.)
   func hasRoom(for count: Int) -> Bool {
-    self.count + count <= Self.windowSize && fragments.count < Self.windowSize / MemoryLayout<Fragment>.stride
+    self.count + count <= Self.windowSize && fragments.count < Self.mostFragments
+  }
+
+  /// Puts the words of some fragments into their pages, which start with `first`.
+  private func apply(_ range: Range<Int>, to pages: UnsafeMutableRawPointer, _ first: Int) {
+    let pageSize = Self.pageWords * 8
+    fragments.withUnsafeBufferPointer { fragments in
+      for i in range {
+        // Sorted by page, they stand anywhere in the records.
+        if i &+ 16 < fragments.count { nvm_prefetch(store + Int(fragments[i &+ 16].source)) }
+        let f = fragments[i]
+        let page = Int(truncatingIfNeeded: f.page) &- first
+        let to = pages + (page &* pageSize &+ Int(f.place) &* 8)
+        let from = store + Int(f.source)
+        // Nearly all are of a word or two.
+        if f.count <= 4 {
+          for word in 0..<Int(f.count) {
+            let value = from.loadUnaligned(fromByteOffset: word &* 8, as: UInt64.self)
+            to.storeBytes(of: value, toByteOffset: word &* 8, as: UInt64.self)
+          }
+        } else {
+          to.copyMemory(from: from, byteCount: Int(f.count) &* 8)
+        }
+      }
+    }
   }
 
   /// Writes every page, and forgets what it held but for ``written``. Not durable before a sync.
@@ -100,12 +128,8 @@ struct JournalPages {
       let bytes = UnsafeMutableRawBufferPointer(rebasing: run[..<((end - first) * pageSize)])
       var result = file.read(bytes, at: first * pageSize)
       if result < 0 { return result }
-      while i < j {
-        let f = fragments[i]
-        let at = (Int(f.page) - first) * pageSize + Int(f.place) * 8
-        (bytes.baseAddress! + at).copyMemory(from: store + Int(f.source), byteCount: Int(f.count) * 8)
-        i += 1
-      }
+      apply(i..<j, to: bytes.baseAddress!, first)
+      i = j
       result = file.write(UnsafeRawBufferPointer(bytes), at: first * pageSize)
       if result < 0 { return result }
       if let last = written.last, last.upperBound == first {
