@@ -51,7 +51,7 @@ struct StoreRound {
     let all = try Stores.names.filter { options.wants(peer: $0) }
       .compactMap { try Stores.open($0, in: directory, kind: kind, options: options) }
     defer { for c in all { c.close() } }
-    let one = Team(1, all)
+    let one = Team(1, all, cpuTime: options.cpuTime)
     defer { one.stop() }
     let loaded = (0..<n).map(key)
     // What an untimed load by 10,000 per commit took is a figure too.
@@ -84,7 +84,7 @@ struct StoreRound {
     ycsb(all, one, doomed.count, &random, new)
     guard kind == .words else { return }
     for writers in [2, 8] {
-      let team = Team(writers, all)
+      let team = Team(writers, all, cpuTime: options.cpuTime)
       defer { team.stop() }
       for perCommit in [1, 100] {
         let count = operations(perCommit) / (perCommit * writers) * perCommit * writers
@@ -212,8 +212,8 @@ final class Team: @unchecked Sendable {
   private let lock = NSLock()
   var count: Int { workers.count }
 
-  init(_ count: Int, _ stores: [any StoreContestant]) {
-    workers = Workers(count)
+  init(_ count: Int, _ stores: [any StoreContestant], cpuTime: Bool) {
+    workers = Workers(count, cpuTime: cpuTime)
     for store in stores {
       let id = ObjectIdentifier(store)
       all[id] = Array(repeating: nil, count: count)
