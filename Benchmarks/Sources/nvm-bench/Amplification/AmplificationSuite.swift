@@ -44,6 +44,7 @@ struct AmplificationCommand: ParsableCommand {
 struct AmplificationRun {
   static let suite = "amplification"
   static let figure = "bytes written per byte"
+  static let deviceFigure = "of the device"
   /// A key and a value.
   private static let userBytes = 16.0
 
@@ -109,7 +110,7 @@ struct AmplificationRun {
     results.add(row, name, Sample(ns: ns, operations: changes), batch: perCommit)
     let user = Double(changes) * Self.userBytes
     results.add(row, name, extra: Self.figure, written.process / user)
-    if let device = written.device { results.add(row, name, extra: "of the device", device / user) }
+    if let device = written.device { results.add(row, name, extra: Self.deviceFigure, device / user) }
     if laps > 0 {
       results.add(row, name, extra: "laps", laps)
       results.add(row, name, extra: "of records", appended / user)
