@@ -120,12 +120,9 @@ extension TreeBatch {
   /// split would make all that follow go alone.
   private func findAgain(_ i: Int) {
     let changed = steps[i - 1].node
-    for j in i..<count
-    where steps[j].node == changed || nvm_load_relaxed(steps[j].parent) != steps[j].parentVersion {
+    for j in i..<count where steps[j].node == changed {
       let position = engine.descend(keys[j])
-      (steps[j].node, steps[j].version) = (position.leaf, position.version)
-      (steps[j].parent, steps[j].parentVersion) = (position.parent, position.parentVersion)
-      steps[j].isLost = false
+      (steps[j].node, steps[j].version, steps[j].isLost) = (position.leaf, position.version, false)
     }
   }
 
