@@ -34,6 +34,13 @@ enum StoreScenarios {
           ])),
       AnyScenario(
         scenario("store-large-transaction", [make("a"), make("b"), make("s"), fill(1..<30), clear(1..<30)])),
+      AnyScenario(
+        scenario(
+          "store-overwrites",
+          [
+            make("a"), make("b"), make("s"), fill(1..<10), rewrite(1..<10, 5), put("a", 4, 44),
+            rewrite(3..<14, 6), undo(3, 4), rewrite(2..<8, 7), .reopen, rewrite(1..<6, 8),
+          ])),
       AnyScenario(interrupted),
     ]
   }
@@ -142,6 +149,23 @@ enum StoreScenarios {
       }
     } model: { state in
       for key in keys { state[key & 1 == 0 ? "a" : "b"]?["\(key)"] = "\(key)" }
+    }
+  }
+  /// New values for some keys, whether they are there or not, and a text for each.
+  private static func rewrite(_ keys: Range<UInt64>, _ value: UInt64) -> Operation {
+    Operation("rewrite") { subject in
+      let (a, s) = (try subject.words("a"), try subject.texts())
+      try subject.store.write { tx in
+        for key in keys {
+          try tx[a].setValue(value &* key, forKey: key)
+          try tx[s].setValue("\(key) is \(value) times \(key)", forKey: "note \(key)")
+        }
+      }
+    } model: { state in
+      for key in keys {
+        state["a"]?["\(key)"] = "\(value &* key)"
+        state["s"]?["note \(key)"] = "\(key) is \(value) times \(key)"
+      }
     }
   }
   private static func clear(_ keys: Range<UInt64>) -> Operation {

@@ -7,11 +7,41 @@ enum TreeBatchScenarios {
     [
       AnyScenario(words("tree-batch", leafCapacity: 4)),
       AnyScenario(words("tree-batch-wide", leafCapacity: 27)),
+      AnyScenario(records),
     ]
   }
 
   typealias Subject = TreeSubject<UInt64, UInt64>
   typealias Operation = CrashOperation<Subject, BatchState>
+  typealias Texts = TreeSubject<UInt64, String>
+
+  /// Values that stand in records: no entry may name one that is not there yet.
+  private static var records: CrashScenario<Texts, BatchState> {
+    @Sendable func text(_ number: UInt64) -> String { "\(number), too long for a word" }
+    func put(_ entries: [(UInt64, UInt64)]) -> [CrashOperation<Texts, BatchState>] {
+      [
+        intend(entries),
+        CrashOperation("batch") {
+          try $0.tree.updateValues(entries.map { ($0, text($1)) })
+        } model: {
+          $0.carryOut(entries)
+        },
+      ]
+    }
+    let operations =
+      put([(10, 1), (20, 1)]) + put([(20, 2), (10, 2), (30, 2)]) + put([(40, 3), (50, 3), (20, 3)])
+    var scenario = CrashScenario<Texts, BatchState>(
+      "tree-batch-records", create: { try Texts(creating: $0, 4) }, open: { try Texts(opening: $0, 4) },
+      observe: {
+        let content = try $0.content().mapValues { text in UInt64(text.prefix { $0.isNumber }) ?? .max }
+        return BatchState(content: content, isObserved: true)
+      }, threads: [operations])
+    scenario.regionSize = 96 << 10
+    scenario.invariant = { try $0.check() }
+    scenario.close = { $0.close() }
+    scenario.continuation = put([(20, 5), (60, 5)])
+    return scenario
+  }
 
   /// Several leaves under one fence, several entries in one leaf, one key twice, leaves that split on the way, more
   /// than one group.
@@ -35,23 +65,23 @@ enum TreeBatchScenarios {
 
   private static func batch(_ entries: [(UInt64, UInt64)]) -> [Operation] {
     [
-      Operation("intend a batch") { _ in
-      } model: {
-        $0.isObserved = false
-        $0.perhaps = entries.map { BatchState.Entry(key: $0.0, value: $0.1) }
-      },
+      intend(entries),
       Operation("batch") {
         try $0.tree.updateValues(entries)
-      } model: { state in
-        state.isObserved = false
-        state.perhaps = []
-        var inserted = 0
-        for (key, value) in entries where state.content.updateValue(value, forKey: key) == nil {
-          inserted += 1
-        }
-        return inserted
+      } model: {
+        $0.carryOut(entries)
       },
     ]
+  }
+
+  private static func intend<Value>(
+    _ entries: [(UInt64, UInt64)]
+  ) -> CrashOperation<TreeSubject<UInt64, Value>, BatchState> {
+    CrashOperation("intend a batch") { _ in
+    } model: {
+      $0.isObserved = false
+      $0.perhaps = entries.map { BatchState.Entry(key: $0.0, value: $0.1) }
+    }
   }
 
   private static func remove(_ key: UInt64) -> Operation {
@@ -74,6 +104,15 @@ struct BatchState: Equatable, Sendable {
   var content: [UInt64: UInt64]
   var perhaps: [Entry] = []
   var isObserved: Bool
+
+  /// All of the batch is there; returns how many keys were not there before.
+  mutating func carryOut(_ entries: [(UInt64, UInt64)]) -> Int {
+    isObserved = false
+    perhaps = []
+    var inserted = 0
+    for (key, value) in entries where content.updateValue(value, forKey: key) == nil { inserted += 1 }
+    return inserted
+  }
 
   static func == (a: BatchState, b: BatchState) -> Bool {
     if a.isObserved == b.isObserved { return a.content == b.content && a.perhaps == b.perhaps }

@@ -230,11 +230,6 @@ extension NVMStore {
 }
 
 extension EncodedTree {
-  /// Carries out a change and returns what was there.
-  func exchange(_ change: StoreLog.Change) throws(NVMError) -> [UInt8]? {
-    try exchangeValue(change.value, forKey: change.key)
-  }
-
   /// Carries out a change; doing it again changes nothing.
   func apply(_ change: StoreLog.Change) throws(NVMError) {
     if let value = change.value {

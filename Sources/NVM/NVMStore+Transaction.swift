@@ -58,65 +58,57 @@ extension NVMStore {
 
   private func commit(_ transaction: StoreTransaction) throws(NVMError) {
     let changes = transaction.takeChanges()
-    guard let first = changes.first else { return }
-    let trees = transaction.held
-    if try commitAtOnce(changes, trees) { return }
+    let count = changes.reduce(0) { $0 + $1.changes.count }
+    guard count > 0 else { return }
+    let held = transaction.held
+    if try commitAtOnce(changes, held) { return }
     // On a journal the log and what follows it are waited for once, by the caller.
     let isDeferred = region.beginDeferral()
     defer { if isDeferred { region.endDeferral() } }
-    if changes.count > 1 {
+    if count > 1 {
       let bytes = try StoreLog.encode(changes, region.uuid)
       try heap.place(byteCount: bytes.count, tag: .storeLog, into: logLink) { (offset) throws(NVMError) in
         bytes.span.withUnsafeBytes { region.write($0, at: offset) }
       }
     }
-    for tree in trees.values { tree.beginApplying() }
-    defer { for tree in trees.values { tree.endApplying() } }
-    guard changes.count > 1 else {
-      try trees[first.tree]?.apply(first)
-      return
-    }
-    try apply(changes, to: trees, isLogged: true)
-    try heap.remove(from: logLink)
+    for tree in held.values { tree.beginApplying() }
+    defer { for tree in held.values { tree.endApplying() } }
+    try apply(changes, to: held, isLogged: count > 1)
+    if count > 1 { try heap.remove(from: logLink) }
   }
 
   /// Carries the changes out as one atomic step of the journal. False where there is none that takes them.
   private func commitAtOnce(
-    _ changes: [StoreLog.Change], _ trees: [UInt32: EncodedTree]
+    _ changes: [TreeChanges], _ held: [UInt32: EncodedTree]
   ) throws(NVMError) -> Bool {
     let capacity = region.deferralCapacity
     guard capacity > 0 else { return false }
     // A change may split a leaf and need a new block; what it needs beyond is shared with many others.
     var bytes = 0
-    for change in changes { bytes += 1024 + change.key.count + (change.value?.count ?? 0) }
+    for tree in changes {
+      for change in tree.changes { bytes += 1024 + change.key.count + (change.value?.count ?? 0) }
+    }
     guard bytes <= capacity, region.beginDeferral(isAtomic: true) else { return false }
-    for tree in trees.values { tree.beginApplying() }
+    for tree in held.values { tree.beginApplying() }
     defer {
-      for tree in trees.values { tree.endApplying() }
+      for tree in held.values { tree.endApplying() }
       region.endDeferral(isAtomic: true)
     }
-    try apply(changes, to: trees, isLogged: false)
+    try apply(changes, to: held, isLogged: false)
     return true
   }
 
   /// Carries the changes out. Where one fails, those before it are taken back, and the log is removed.
   private func apply(
-    _ changes: [StoreLog.Change], to trees: [UInt32: EncodedTree], isLogged: Bool
+    _ changes: [TreeChanges], to trees: [UInt32: EncodedTree], isLogged: Bool
   ) throws(NVMError) {
-    var replaced: [StoreLog.Change] = []
-    replaced.reserveCapacity(changes.count)
     do throws(NVMError) {
-      for change in changes {
-        guard let tree = trees[change.tree] else { continue }
-        let old = try tree.exchange(change)
-        replaced.append(StoreLog.Change(tree: change.tree, key: change.key, value: old))
-      }
+      for each in changes { try trees[each.number]?.exchange(each.changes, noting: each.replaced) }
     } catch {
       do throws(NVMError) {
-        // Removals first: they make room.
-        for change in replaced where change.value == nil { try trees[change.tree]?.apply(change) }
-        for tree in trees.values { tree.settle() }
-        for change in replaced where change.value != nil { try trees[change.tree]?.apply(change) }
+        // Removals first, of all trees: they make room.
+        for each in changes { try trees[each.number]?.removeNew(each.changes, each.replaced) }
+        for each in changes { try trees[each.number]?.putBack(each.changes, each.replaced) }
         if isLogged { try heap.remove(from: logLink) }
       } catch let second {
         // A log stays; a step of the journal is never written. Only an opening may go on from here: a later writer

@@ -6,14 +6,8 @@ public import NVMRegion
 /// Not `Sendable`: it belongs to the closure's thread.
 public final class StoreTransaction {
   private let store: NVMStore
-  private(set) var held: [UInt32: EncodedTree] = [:]
-  /// What a key comes to hold.
-  enum Pending {
-    case value([UInt8])
-    case nothing
-  }
-  /// By tree and encoded key.
-  private var changes: [UInt32: [[UInt8]: Pending]] = [:]
+  /// The trees that it holds, with the changes of each.
+  private var tables: [UInt32: ChangeTable] = [:]
   private var isEnded = false
 
   init(_ store: NVMStore) { self.store = store }
@@ -28,40 +22,38 @@ public final class StoreTransaction {
   ) -> TransactionTree<Key, Value> {
     get throws(NVMError) {
       if isEnded { throw endedError() }
-      if held[tree.number] == nil {
-        guard let known = store.openTree(sharedBy: tree) else {
+      if let table = tables[tree.number] {
+        guard tree.shares(table.tree) else {
           throw NVMError(
-            code: .invalidArgument,
-            message: "The tree is not one of this store's open trees. Get it by store.tree(_:of:_:).",
-            path: store.path)
+            code: .invalidArgument, message: "The tree belongs to another store.", path: store.path)
         }
-        try known.hold()
-        held[tree.number] = known
+        return TransactionTree(transaction: self, tree: tree, table: table)
       }
-      guard let known = held[tree.number], tree.shares(known) else {
+      guard let known = store.openTree(sharedBy: tree) else {
         throw NVMError(
-          code: .invalidArgument, message: "The tree belongs to another store.", path: store.path)
+          code: .invalidArgument,
+          message: "The tree is not one of this store's open trees. Get it by store.tree(_:of:_:).",
+          path: store.path)
       }
-      return TransactionTree(transaction: self, tree: tree)
+      try known.hold()
+      let table = ChangeTable(known)
+      tables[tree.number] = table
+      return TransactionTree(transaction: self, tree: tree, table: table)
     }
   }
 
   /// Whether nothing was changed.
-  public var isEmpty: Bool { changes.values.allSatisfy(\.isEmpty) }
+  public var isEmpty: Bool { tables.values.allSatisfy(\.isEmpty) }
   /// The number of keys changed or removed.
-  public var count: Int { changes.values.reduce(0) { $0 + $1.count } }
+  public var count: Int { tables.values.reduce(0) { $0 + $1.count } }
 
   // MARK: For the views
 
-  /// The pending change of a key, if any.
-  func change(_ tree: UInt32, _ key: [UInt8]) throws(NVMError) -> Pending? {
+  @inline(__always)
+  @usableFromInline func checkOpen() throws(NVMError) {
     if isEnded { throw endedError() }
-    return changes[tree]?[key]
   }
-  func set(_ tree: UInt32, _ key: [UInt8], _ new: Pending) throws(NVMError) {
-    if isEnded { throw endedError() }
-    changes[tree, default: [:]][key] = new
-  }
+  @inline(never)
   private func endedError() -> NVMError {
     NVMError(
       code: .closed, message: "The transaction has ended. Use it only inside of the closure given to write.",
@@ -70,24 +62,20 @@ public final class StoreTransaction {
 
   // MARK: For the store
 
-  /// The changes in the order in which they go in: by tree and key.
-  func takeChanges() -> [StoreLog.Change] {
+  /// The changes in the order in which they go in: by tree and key. Valid until ``end()``.
+  func takeChanges() -> [TreeChanges] {
     isEnded = true
-    var result: [StoreLog.Change] = []
-    for tree in changes.keys.sorted() {
-      for (key, new) in changes[tree, default: [:]].sorted(by: { $0.key.lexicographicallyPrecedes($1.key) }) {
-        var change = StoreLog.Change(tree: tree, key: key, value: nil)
-        if case .value(let bytes) = new { change.value = bytes }
-        result.append(change)
-      }
-    }
-    return result
+    return tables.sorted { $0.key < $1.key }.filter { !$0.value.isEmpty }
+      .map { TreeChanges(number: $0.key, changes: $0.value.sorted()) }
   }
+
+  /// All trees that it holds, by their numbers.
+  var held: [UInt32: EncodedTree] { tables.mapValues(\.tree) }
 
   func end() {
     isEnded = true
-    for tree in held.values { tree.release() }
-    held = [:]
+    for table in tables.values { table.tree.release() }
+    tables = [:]
   }
 }
 
@@ -103,54 +91,69 @@ extension NVMStore {
 
 /// A tree inside of a transaction: reads see the transaction's own changes, changes take hold when it commits.
 public struct TransactionTree<Key: DurableKey, Value: DurableValue> {
-  let transaction: StoreTransaction
-  let tree: DurableBTree<Key, Value>
+  @usableFromInline let transaction: StoreTransaction
+  @usableFromInline let tree: DurableBTree<Key, Value>
+  @usableFromInline let table: ChangeTable
+
+  init(transaction: StoreTransaction, tree: DurableBTree<Key, Value>, table: ChangeTable) {
+    (self.transaction, self.tree, self.table) = (transaction, tree, table)
+  }
 
   /// The value stored for a key as the transaction sees it, or nil. O(log n).
+  @inlinable
   public func value(forKey key: Key) throws(NVMError) -> Value? {
-    switch try transaction.change(tree.number, Self.encode(key)) {
-    case .value(let bytes): return bytes.withUnsafeBytes { Value(valueBytes: $0) }
-    case .nothing: return nil
-    case nil: return try tree.value(forKey: key)
+    try transaction.checkOpen()
+    return try key.withKeyBytes { (bytes) throws(NVMError) -> Value? in
+      switch table.pending(bytes) {
+      case .value(let value): return Value(valueBytes: value)
+      case .nothing: return nil
+      case .unchanged: return try tree.value(forKey: key)
+      }
     }
   }
 
   /// As ``value(forKey:)``.
+  @inlinable
   public subscript(key: Key) -> Value? {
     get throws(NVMError) { try value(forKey: key) }
   }
 
   /// Whether there is an entry for a key, as the transaction sees it. O(log n).
+  @inlinable
   public func contains(_ key: Key) throws(NVMError) -> Bool {
-    switch try transaction.change(tree.number, Self.encode(key)) {
-    case .value: return true
-    case .nothing: return false
-    case nil: return try tree.contains(key)
+    try transaction.checkOpen()
+    return try key.withKeyBytes { (bytes) throws(NVMError) -> Bool in
+      switch table.pending(bytes) {
+      case .value: return true
+      case .nothing: return false
+      case .unchanged: return try tree.contains(key)
+      }
     }
   }
 
   /// Stores a value for a key when the transaction commits; returns the one it replaces, or nil. O(log n).
   /// - Throws: `.invalidArgument` for a value that has no encoding, and as ``value(forKey:)``.
-  @discardableResult
+  @discardableResult @inlinable
   public func updateValue(_ value: Value, forKey key: Key) throws(NVMError) -> Value? {
     let old = try self.value(forKey: key)
     try setValue(value, forKey: key)
     return old
   }
 
-  /// As ``updateValue(_:forKey:)``, without reading the old value.
+  /// As ``updateValue(_:forKey:)``, without reading the old value. O(1).
+  @inlinable
   public func setValue(_ value: Value, forKey key: Key) throws(NVMError) {
-    let bytes = try value.withValueBytes { (bytes) throws(NVMError) -> [UInt8] in [UInt8](bytes) }
-    try transaction.set(tree.number, Self.encode(key), .value(bytes))
+    try transaction.checkOpen()
+    try value.withValueBytes { (value) throws(NVMError) in
+      key.withKeyBytes { table.set($0, value) }
+    }
   }
 
   /// Removes the entry of a key when the transaction commits; returns its value, or nil where there is none.
-  @discardableResult
+  @discardableResult @inlinable
   public func removeValue(forKey key: Key) throws(NVMError) -> Value? {
     guard let old = try value(forKey: key) else { return nil }
-    try transaction.set(tree.number, Self.encode(key), .nothing)
+    key.withKeyBytes { table.set($0, nil) }
     return old
   }
-
-  private static func encode(_ key: Key) -> [UInt8] { key.withKeyBytes { [UInt8]($0) } }
 }

@@ -151,17 +151,22 @@ public final class EncodedTree: Sendable {
   private func withSearchKey<R>(
     _ key: [UInt8], _ body: (SearchKey) throws(NVMError) -> R
   ) throws(NVMError) -> R {
-    try key.span.withUnsafeBytes { (bytes) throws(NVMError) -> R in
-      if !engine.keysAreBytes {
-        guard bytes.count == 8 else { throw formError("key") }
-        return try body(SearchKey(head: UInt64(bigEndian: bytes.loadUnaligned(as: UInt64.self))))
-      }
-      let head = KeyHead.ofBytes(bytes)
-      guard !KeyHead.isWhole(head), let base = bytes.baseAddress else {
-        return try body(SearchKey(head: head))
-      }
-      return try body(SearchKey(head: head, bytes: base, count: bytes.count))
+    try key.span.withUnsafeBytes { (bytes) throws(NVMError) -> R in try withSearchKey(bytes, body) }
+  }
+
+  @inline(__always)
+  func withSearchKey<R>(
+    _ bytes: UnsafeRawBufferPointer, _ body: (SearchKey) throws(NVMError) -> R
+  ) throws(NVMError) -> R {
+    if !engine.keysAreBytes {
+      guard bytes.count == 8 else { throw formError("key") }
+      return try body(SearchKey(head: UInt64(bigEndian: bytes.loadUnaligned(as: UInt64.self))))
     }
+    let head = KeyHead.ofBytes(bytes)
+    guard !KeyHead.isWhole(head), let base = bytes.baseAddress else {
+      return try body(SearchKey(head: head))
+    }
+    return try body(SearchKey(head: head, bytes: base, count: bytes.count))
   }
 
   private func withBound<R>(
@@ -171,7 +176,7 @@ public final class EncodedTree: Sendable {
     return try withSearchKey(key) { (key) throws(NVMError) in try body(.before(key)) }
   }
 
-  private func formError(_ what: String) -> NVMError {
+  func formError(_ what: String) -> NVMError {
     NVMError(
       code: .invalidArgument,
       message:

@@ -11,6 +11,10 @@ public import NVMRegion
 //
 // Slots and commit word of a leaf may reach the medium in any order: the sums tell (LeafLayout).
 //
+// On a journal a group is an atomic step: after a crash all of it is there or nothing. So nobody goes back to the set
+// before it, and the word of an entry that is there is stored in its place: 16 bytes of journal, with the sums, instead
+// of the 48 of a new slot. The sums are both those of the set that holds, so either commit word is right.
+//
 // Deadlock is excluded because a group that holds a lock waits for no other: what it cannot lock at once, and what
 // needs a split, is done alone, after the group's locks are gone. Keys are taken in their order.
 
@@ -21,6 +25,7 @@ struct PendingLeaf {
   var old: LeafCommit
   var live: UInt64
   var sum: UInt32
+  var isChanged = false
   /// Bit 8 n + w: word w of line n was written, besides commit word and sums.
   var words: UInt64 = 0
 }
@@ -70,6 +75,9 @@ extension TreeBatch {
     // The way down reads separators of long keys, which are freed by epoch.
     engine.space.epochs.pin()
     defer { engine.space.epochs.unpin() }
+    let isOwnStep = beginStep()
+    defer { if isOwnStep { engine.region.endDeferral(isAtomic: true) } }
+    isAtomic = isOwnStep || engine.region.isInAtomicDeferral
     insertedCount = 0
     // Records are durable before a leaf can name them.
     if loose != 0 { try engine.region.order() }
@@ -86,9 +94,11 @@ extension TreeBatch {
         }
         try settle()
         guard i < count else { break }
+        if let noted { try note(i, in: noted) }
         if case .inserted = try engine.updateAlone(keys[i], word: words[i]) { insertedCount &+= 1 }
         loose &= ~(1 << UInt32(i))
         i += 1
+        findAgain(i)
       }
     } catch {
       try? settle()
@@ -96,6 +106,24 @@ extension TreeBatch {
     }
     count = 0
     return insertedCount
+  }
+
+  /// Makes an atomic step of the group, where there are such and it is not part of one. With no leaf locked.
+  private func beginStep() -> Bool {
+    let region = engine.region
+    // A change may split a leaf. Records are flushed before.
+    guard region.deferralCapacity >= count &* 1024, !region.isInAtomicDeferral else { return false }
+    return region.beginDeferral(isAtomic: true)
+  }
+
+  /// The way to the entries from `i` on anew, where the one before, which went alone, has changed it: of neighbours one
+  /// split would make all that follow go alone.
+  private func findAgain(_ i: Int) {
+    let changed = steps[i - 1].node
+    for j in i..<count where steps[j].node == changed {
+      let position = engine.descend(keys[j])
+      (steps[j].node, steps[j].version, steps[j].isLost) = (position.leaf, position.version, false)
+    }
   }
 
   /// Locks the leaf of an entry for the group; false where that would need waiting or another way down.
@@ -130,15 +158,26 @@ extension TreeBatch {
     let head = keys[i].head
     let fingerprint = steps[i].fingerprint
     let free = ~(item.old.live | item.live) & LeafLayout.slotMask
-    guard free != 0 else { return false }
+    guard free != 0 || isAtomic else { return false }
     let s = engine.leafSeed(leaf.node)
     if let slot = engine.find(keys[i], in: leaf, live: item.live, fingerprint: fingerprint) {
       let old = leaf.word(slot)
+      if let noted, !note(i, head, old, in: noted) { return false }
       item.sum &-= engine.slotHash(s, slot, head, old, fingerprint)
+      item.isChanged = true
+      if isAtomic {
+        engine.region.store(words[i], at: leaf.offset + (LeafLayout.slot(slot) &+ 8))
+        item.sum &+= engine.slotHash(s, slot, head, words[i], fingerprint)
+        if let record = engine.recordOffset(head, old) { replaced.append(record) }
+        item.words |= UInt64(LeafLayout.valueWord(slot)) &<< (8 &* UInt64(LeafLayout.slot(slot) >> 6))
+        return true
+      }
       item.live &= ~(1 &<< UInt64(slot))
       if let record = engine.recordOffset(head, old) { replaced.append(record) }
     } else {
-      guard item.live.nonzeroBitCount < engine.leafCapacity else { return false }
+      guard free != 0, item.live.nonzeroBitCount < engine.leafCapacity else { return false }
+      item.isChanged = true
+      noted?.note(changes[i], nil)
       pendingInserts &+= 1
     }
     let slot = free.trailingZeroBitCount
@@ -152,24 +191,60 @@ extension TreeBatch {
     return true
   }
 
+  // MARK: What a transaction replaces
+
+  /// Notes the value of an entry that is about to be replaced; false where it is damaged. The epoch is pinned.
+  @inline(__always)
+  private func note(_ i: Int, _ head: UInt64, _ old: UInt64, in noted: ReplacedValues) -> Bool {
+    if !engine.valuesAreBytes, !engine.isLong(head) {
+      noted.note(changes[i], word: old)
+      return true
+    }
+    return noteBytes(i, head, old, in: noted)
+  }
+  @inline(never)
+  private func noteBytes(_ i: Int, _ head: UInt64, _ old: UInt64, in noted: ReplacedValues) -> Bool {
+    do throws(NVMError) {
+      try engine.withBytes(head: head, word: old) { (bytes) throws(NVMError) in noted.note(changes[i], bytes)
+      }
+      return true
+    } catch {
+      // Alone it fails in the same way, before anything is changed.
+      return false
+    }
+  }
+
+  /// The same for an entry that goes alone. The gate keeps all other writers out of a transaction's trees.
+  @inline(never)
+  private func note(_ i: Int, in noted: ReplacedValues) throws(NVMError) {
+    guard let word = try engine.lookup(keys[i]) else { return noted.note(changes[i], nil) }
+    try engine.withBytes(head: keys[i].head, word: word) { (bytes) throws(NVMError) in
+      noted.note(changes[i], bytes)
+    }
+  }
+
   /// Commits the changed leaves, all under one fence, and lets them go.
   private func settle() throws(NVMError) {
     guard pendingCount > 0 else { return }
     let region = engine.region
-    for k in 0..<pendingCount where pending[k].live != pending[k].old.live {
+    for k in 0..<pendingCount where pending[k].isChanged {
       let item = pending[k]
       let at = item.leaf.offset
-      region.store(UInt64(item.sum) | (item.leaf.sums & 0xFFFF_FFFF) << 32, at: at + LeafLayout.sums)
+      let high = isAtomic ? UInt64(item.sum) : item.leaf.sums & 0xFFFF_FFFF
+      region.store(UInt64(item.sum) | high << 32, at: at + LeafLayout.sums)
+      pending[k].words |= LeafLayout.sumsWord
+      guard item.live != item.old.live else { continue }
       let commit = LeafCommit(live: item.live, alternate: item.old.alternate, previous: item.old)
       region.store(commit.raw, at: at + LeafLayout.commit)
+      pending[k].words |= LeafLayout.commitWord
     }
-    for k in 0..<pendingCount where pending[k].live != pending[k].old.live {
+    for k in 0..<pendingCount where pending[k].isChanged {
       let at = pending[k].leaf.offset
       for line in 1..<8 {
         let words = UInt8(truncatingIfNeeded: pending[k].words &>> UInt64(8 &* line))
         if words != 0 { region.flush(line: at + line &* 64, words: words) }
       }
-      region.flush(line: at, words: UInt8(truncatingIfNeeded: pending[k].words) | 0b11)
+      region.flush(line: at, words: UInt8(truncatingIfNeeded: pending[k].words))
     }
     defer {
       pendingInserts = 0
@@ -189,11 +264,11 @@ extension TreeBatch {
 
   private func unlockPending() {
     for k in 0..<pendingCount {
-      if pending[k].live == pending[k].old.live {
-        engine.unlockUnchanged(pending[k].leaf.node, pending[k].version)
-      } else {
+      if pending[k].isChanged {
         engine.notePosition(pending[k].leaf.node)
         engine.unlock(pending[k].leaf.node, pending[k].version)
+      } else {
+        engine.unlockUnchanged(pending[k].leaf.node, pending[k].version)
       }
     }
     pendingCount = 0

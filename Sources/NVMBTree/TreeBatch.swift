@@ -47,10 +47,15 @@ public import NVMRegion
   @exclusivity(unchecked) var pendingCount = 0
   @exclusivity(unchecked) var pendingInserts = 0
   @exclusivity(unchecked) var insertedCount = 0
+  /// After a crash all of the group is there or nothing.
+  @exclusivity(unchecked) var isAtomic = false
   /// Records to be retired when the group is durable.
   @exclusivity(unchecked) var replaced: [Offset] = []
   /// Bit i: word i leads to a record that no leaf refers to yet.
   @exclusivity(unchecked) var loose: UInt32 = 0
+  /// Of a transaction's: takes what is replaced, by the number of the change.
+  @exclusivity(unchecked) var noted: ReplacedValues?
+  let changes: UnsafeMutablePointer<Int>
 
   @usableFromInline init(_ engine: TreeEngine) {
     self.engine = engine
@@ -58,6 +63,7 @@ public import NVMRegion
     words = .allocate(capacity: Self.capacity)
     steps = .allocate(capacity: Self.capacity)
     pending = .allocate(capacity: Self.capacity)
+    changes = .allocate(capacity: Self.capacity)
     copies = .allocate(capacity: Self.capacity)
     copies.initialize(repeating: KeyCopy(), count: Self.capacity)
   }
@@ -68,6 +74,7 @@ public import NVMRegion
     words.deallocate()
     steps.deallocate()
     pending.deallocate()
+    changes.deallocate()
     copies.deallocate()
   }
 
@@ -83,6 +90,12 @@ public import NVMRegion
       keys[count] = copies[count].key!
     }
     count &+= 1
+  }
+
+  /// Adds the key of a transaction's change.
+  func add(_ key: SearchKey, change: Int) {
+    changes[count] = change
+    add(key)
   }
 
   /// Finds all keys: `words` and `found`. For keys longer than their head, and for records, the caller's epoch must be

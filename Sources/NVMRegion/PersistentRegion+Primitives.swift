@@ -308,6 +308,8 @@ extension PersistentRegion {
     journal?.beginDeferral(isAtomic: isAtomic) ?? false
   }
   package func endDeferral(isAtomic: Bool = false) { journal?.endDeferral(isAtomic: isAtomic) }
+  /// Whether this thread is in an atomic span.
+  package var isInAtomicDeferral: Bool { journal?.isInSection ?? false }
   /// Bytes that an atomic deferral may flush; 0 where there is none.
   package var deferralCapacity: Int { journal?.sectionLimit ?? 0 }
 

@@ -1,3 +1,4 @@
+import NVMBTree
 import XCTest
 
 @testable import NVM
@@ -11,17 +12,37 @@ final class StoreLogTests: XCTestCase {
     StoreLog.Change(tree: 3, key: Array("a longer key".utf8), value: [UInt8](repeating: 7, count: 100)),
   ]
 
+  /// The log of changes given by trees.
+  private func encode(_ changes: [StoreLog.Change], _ uuid: RegionUUID) throws -> [UInt8] {
+    // Bytes that stay in place until the log is written.
+    var copies: [UnsafeMutableRawBufferPointer] = []
+    defer { for copy in copies { copy.deallocate() } }
+    func keep(_ bytes: [UInt8]) -> UnsafeRawBufferPointer {
+      let copy = UnsafeMutableRawBufferPointer.allocate(byteCount: bytes.count, alignment: 8)
+      copy.copyBytes(from: bytes)
+      copies.append(copy)
+      return UnsafeRawBufferPointer(copy)
+    }
+    let trees = Set(changes.map(\.tree)).sorted().map { tree in
+      TreeChanges(
+        number: tree,
+        changes: changes.filter { $0.tree == tree }
+          .map { EncodedChange(key: keep($0.key), value: $0.value.map(keep)) })
+    }
+    return try StoreLog.encode(trees, uuid)
+  }
+
   private func decode(_ bytes: [UInt8], _ uuid: RegionUUID) -> [StoreLog.Change]? {
     bytes.withUnsafeBytes { StoreLog.decode($0, uuid) }
   }
 
   func testRoundTrip() throws {
-    XCTAssertEqual(decode(try StoreLog.encode(changes, uuid), uuid), changes)
-    XCTAssertEqual(decode(try StoreLog.encode([], uuid), uuid), [])
+    XCTAssertEqual(decode(try encode(changes, uuid), uuid), changes)
+    XCTAssertEqual(decode(try encode([], uuid), uuid), [])
   }
 
   func testNothingElseIsBelieved() throws {
-    let bytes = try StoreLog.encode(changes, uuid)
+    let bytes = try encode(changes, uuid)
     for bit in 0..<bytes.count * 8 {
       var flipped = bytes
       flipped[bit / 8] ^= 1 << UInt8(bit % 8)
@@ -35,7 +56,7 @@ final class StoreLogTests: XCTestCase {
 
   /// Lengths that lead outside are refused where the checksum matches, too.
   func testForgedLengths() throws {
-    let bytes = try StoreLog.encode(changes, uuid)
+    let bytes = try encode(changes, uuid)
     for at in stride(from: StoreLog.headerSize, to: bytes.count, by: 4) {
       for value in [0, 1, 0x7FFF_FFFF, 0xFFFF_FFFF] as [UInt32] {
         var forged = bytes

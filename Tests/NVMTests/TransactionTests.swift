@@ -206,4 +206,89 @@ final class TransactionTests: StoreTestCase {
     XCTAssertEqual(again.recovery.replayedChanges, 0)
     try assertClean(again)
   }
+
+  /// The last change of a key counts, however long its values, on every medium; a model tells what must be there.
+  func testKeysChangedAgain() throws {
+    for media in [RegionOptions.MediaChoice.emulated, .journaledFile] {
+      var options = options
+      options.media = media
+      let path = path("again-\(media).nvm")
+      let store = try NVMStore(path: path, options: options)
+      let words = try store.tree("words", of: UInt64.self, UInt64.self)
+      let texts = try store.tree("texts", of: String.self, String.self)
+      var model: [UInt64: UInt64] = [:]
+      var random = SeededGenerator(seed: 7)
+      for _ in 0..<30 {
+        try store.write { tx in
+          let (w, t) = (try tx[words], try tx[texts])
+          for _ in 0..<Int.random(in: 1...300, using: &random) {
+            let key = UInt64.random(in: 0..<400, using: &random)
+            let text = "the key \(key)"
+            if Int.random(in: 0..<4, using: &random) == 0 {
+              XCTAssertEqual(try w.removeValue(forKey: key), model.removeValue(forKey: key))
+              try t.removeValue(forKey: text)
+            } else {
+              let value = random.next()
+              XCTAssertEqual(try w.updateValue(value, forKey: key), model.updateValue(value, forKey: key))
+              try t.setValue(String(repeating: "\(value) ", count: Int(value % 9)), forKey: text)
+            }
+          }
+          XCTAssertLessThanOrEqual(tx.count, 800)
+        }
+        XCTAssertEqual(words.count, model.count)
+      }
+      func check(_ words: DurableBTree<UInt64, UInt64>, _ texts: DurableBTree<String, String>) throws {
+        XCTAssertEqual(texts.count, model.count)
+        for (key, value) in model {
+          XCTAssertEqual(try words[key], value)
+          XCTAssertEqual(
+            try texts["the key \(key)"], String(repeating: "\(value) ", count: Int(value % 9)))
+        }
+      }
+      try check(words, texts)
+      try assertClean(store)
+      store.abandon()
+      let again = try NVMStore.open(path: path, options: options)
+      try check(try again.tree("words"), try again.tree("texts"))
+      try assertClean(again)
+    }
+  }
+
+  /// On a journal values are stored in their places; what finds no room is taken back all the same.
+  func testNoRoomOnAJournal() throws {
+    var options = options
+    options.media = .journaledFile
+    options.maximumSize = 6 << 20
+    options.journalSize = 1 << 20
+    let store = try NVMStore(path: path(), options: options)
+    let numbers = try store.tree("numbers", of: Int.self, Int.self)
+    let blobs = try store.tree("blobs", of: Int.self, [UInt8].self)
+    for i in 0..<40 {
+      try numbers.updateValue(i, forKey: i)
+      try blobs.updateValue([UInt8](repeating: UInt8(i), count: 500), forKey: i)
+    }
+    let large = [UInt8](repeating: 2, count: store.statistics.heap.freeBytes / 8)
+    for attempt in 0..<3 {
+      assertThrows(.outOfSpace) {
+        try store.write { tx in
+          for i in 0..<60 {
+            try tx[numbers].setValue(-i, forKey: i)
+            try tx[blobs].setValue(i % 3 == 0 ? large : [UInt8](repeating: 9, count: 700), forKey: i)
+          }
+          try tx[numbers].removeValue(forKey: 39)
+        }
+      }
+      XCTAssertEqual(numbers.count, 40, "attempt \(attempt)")
+      XCTAssertEqual(blobs.count, 40)
+      for i in 0..<40 {
+        XCTAssertEqual(try numbers[i], i)
+        XCTAssertEqual(try blobs[i], [UInt8](repeating: UInt8(i), count: 500))
+      }
+    }
+    try assertClean(store)
+    store.abandon()
+    let again = try NVMStore.open(path: path(), options: options)
+    XCTAssertEqual(try again.tree("numbers", of: Int.self, Int.self).count, 40)
+    try assertClean(again)
+  }
 }

@@ -32,7 +32,8 @@ struct Options: ParsableArguments {
   var seed: UInt64 = 20_260_101
   @Flag(
     help:
-      "Processor time of the threads instead of wall time, for tree and heap: on a machine with other work.")
+      "Processor time of the threads instead of wall time, for tree, heap and look-ups of stores: on a machine with other work."
+  )
   var cpuTime = false
   @Option(help: "MiB that may rest in our heaps: HeapOptions.quarantineLimit.")
   var quarantineLimit: Int?

@@ -33,24 +33,33 @@ struct StoreLog {
     var value: [UInt8]?
   }
 
-  static func encode(_ changes: [Change], _ uuid: RegionUUID) throws(NVMError) -> [UInt8] {
-    let length = changes.reduce(headerSize) { $0 + changeHeaderSize + $1.key.count + ($1.value?.count ?? 0) }
+  static func encode(_ trees: [TreeChanges], _ uuid: RegionUUID) throws(NVMError) -> [UInt8] {
+    var length = headerSize
+    var count = 0
+    for tree in trees {
+      count += tree.changes.count
+      for change in tree.changes {
+        guard change.key.count < Int(removalBit) else {
+          throw NVMError(code: .tooLarge, message: "A key of \(change.key.count) bytes is too long.")
+        }
+        length += changeHeaderSize + change.key.count + (change.value?.count ?? 0)
+      }
+    }
     var bytes: [UInt8] = []
     bytes.reserveCapacity(length)
     func append<T: FixedWidthInteger>(_ value: T) { withUnsafeBytes(of: value.littleEndian) { bytes += $0 } }
     append(magic)
     append(UInt64(length))
-    append(UInt32(changes.count))
+    append(UInt32(count))
     append(UInt32(0))
-    for change in changes {
-      guard change.key.count < Int(removalBit) else {
-        throw NVMError(code: .tooLarge, message: "A key of \(change.key.count) bytes is too long.")
+    for tree in trees {
+      for change in tree.changes {
+        append(tree.number)
+        append(UInt32(change.key.count) | (change.value == nil ? removalBit : 0))
+        append(UInt64(change.value?.count ?? 0))
+        bytes += change.key
+        if let value = change.value { bytes += value }
       }
-      append(change.tree)
-      append(UInt32(change.key.count) | (change.value == nil ? removalBit : 0))
-      append(UInt64(change.value?.count ?? 0))
-      bytes += change.key
-      if let value = change.value { bytes += value }
     }
     seal(&bytes, uuid)
     return bytes

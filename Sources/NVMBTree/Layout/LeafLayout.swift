@@ -30,6 +30,9 @@
 //                             undone by going back to prev. Only after an unclean shutdown, and counted
 //     otherwise               corrupt
 // No slot of `live` is written before a later set is fenced, so `prev` of the next change is always intact.
+//
+// Where a whole change is an atomic step of a journal, as are groups of them on a journaled file (TreeBatch+Update), the
+// word of a live slot is stored in its place, and both sums are those of the set that holds.
 
 enum LeafLayout {
   static let size = 512
@@ -57,6 +60,13 @@ enum LeafLayout {
   @inline(__always) static func slotWords(_ i: Int) -> UInt8 {
     0b11 &<< UInt8(truncatingIfNeeded: (slot(i) &>> 3) & 7)
   }
+  /// The word of a slot that holds the value, as a mask within its line.
+  @inline(__always) static func valueWord(_ i: Int) -> UInt8 {
+    0b10 &<< UInt8(truncatingIfNeeded: (slot(i) &>> 3) & 7)
+  }
+  /// In the first line.
+  static let commitWord: UInt64 = 1
+  static let sumsWord: UInt64 = 1 << 1
   /// The word of both `next` fields, as a mask within the last line.
   static let nextWord: UInt8 = 1 << 6
   /// The word of a slot's fingerprint, as a mask within the first line.

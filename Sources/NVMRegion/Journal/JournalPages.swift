@@ -8,8 +8,7 @@ import Glibc
 struct JournalPages {
   static let pageWords = 512
   private struct Fragment {
-    /// Page above, order below.
-    var key: UInt64
+    var page: UInt64
     var source: UInt32
     var place: UInt16
     var count: UInt16
@@ -25,9 +24,13 @@ struct JournalPages {
   /// memory that the process may have.
   static let windowSize = min(32 << 20, max(1 << 20, MemoryLimit.ofProcess / 64))
 
+  private static let mostFragments = windowSize / MemoryLayout<Fragment>.stride
+
   init() {
-    capacity = 1 << 20
+    // Only what is written to is memory.
+    capacity = Self.windowSize
     store = .allocate(byteCount: capacity, alignment: 16)
+    fragments.reserveCapacity(Self.mostFragments)
   }
   func deallocate() { store.deallocate() }
 
@@ -60,8 +63,8 @@ struct JournalPages {
         let n = min(left, (page + 1) * Self.pageWords - place)
         fragments.append(
           Fragment(
-            key: UInt64(page) << 28 | UInt64(fragments.count), source: UInt32(from),
-            place: UInt16(place % Self.pageWords), count: UInt16(n)))
+            page: UInt64(page), source: UInt32(from), place: UInt16(place % Self.pageWords),
+            count: UInt16(n)))
         place += n
         left -= n
         from += n * 8
@@ -71,10 +74,33 @@ struct JournalPages {
     return iterator.isSound
   }
 
-  /// Whether more may be taken in before the pages are written. (One batch always fits: its records are 9 bytes at
-  /// least, and `order` has 28 bits.)
+  /// Whether more may be taken in before the pages are written. (One batch always fits.)
   func hasRoom(for count: Int) -> Bool {
-    self.count + count <= Self.windowSize && fragments.count < Self.windowSize / MemoryLayout<Fragment>.stride
+    self.count + count <= Self.windowSize && fragments.count < Self.mostFragments
+  }
+
+  /// Puts the words of some fragments into their pages, which start with `first`.
+  private func apply(_ range: Range<Int>, to pages: UnsafeMutableRawPointer, _ first: Int) {
+    let pageSize = Self.pageWords * 8
+    fragments.withUnsafeBufferPointer { fragments in
+      for i in range {
+        // Sorted by page, they stand anywhere in the records.
+        if i &+ 16 < fragments.count { nvm_prefetch(store + Int(fragments[i &+ 16].source)) }
+        let f = fragments[i]
+        let page = Int(truncatingIfNeeded: f.page) &- first
+        let to = pages + (page &* pageSize &+ Int(f.place) &* 8)
+        let from = store + Int(f.source)
+        // Nearly all are of a word or two.
+        if f.count <= 4 {
+          for word in 0..<Int(f.count) {
+            let value = from.loadUnaligned(fromByteOffset: word &* 8, as: UInt64.self)
+            to.storeBytes(of: value, toByteOffset: word &* 8, as: UInt64.self)
+          }
+        } else {
+          to.copyMemory(from: from, byteCount: Int(f.count) &* 8)
+        }
+      }
+    }
   }
 
   /// Writes every page, and forgets what it held but for ``written``. Not durable before a sync.
@@ -82,18 +108,19 @@ struct JournalPages {
   mutating func writeHome(
     to file: any JournalFile, _ pause: (_ offset: Int, _ count: Int) -> Void = { _, _ in }
   ) -> Int32 {
-    fragments.sort { $0.key < $1.key }
+    // Those of one page stay in their order.
+    fragments.sortByDigits { $0.page }
     let longest = 64
     let pageSize = Self.pageWords * 8
     let run = UnsafeMutableRawBufferPointer.allocate(byteCount: longest * pageSize, alignment: pageSize)
     defer { run.deallocate() }
     var i = 0
     while i < fragments.count {
-      let first = Int(fragments[i].key >> 28)
+      let first = Int(fragments[i].page)
       var end = first + 1
       var j = i
       while j < fragments.count {
-        let page = Int(fragments[j].key >> 28)
+        let page = Int(fragments[j].page)
         if page > end || page - first >= longest { break }
         end = page + 1
         j += 1
@@ -101,12 +128,8 @@ struct JournalPages {
       let bytes = UnsafeMutableRawBufferPointer(rebasing: run[..<((end - first) * pageSize)])
       var result = file.read(bytes, at: first * pageSize)
       if result < 0 { return result }
-      while i < j {
-        let f = fragments[i]
-        let at = (Int(f.key >> 28) - first) * pageSize + Int(f.place) * 8
-        (bytes.baseAddress! + at).copyMemory(from: store + Int(f.source), byteCount: Int(f.count) * 8)
-        i += 1
-      }
+      apply(i..<j, to: bytes.baseAddress!, first)
+      i = j
       result = file.write(UnsafeRawBufferPointer(bytes), at: first * pageSize)
       if result < 0 { return result }
       if let last = written.last, last.upperBound == first {

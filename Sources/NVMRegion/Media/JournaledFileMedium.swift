@@ -344,12 +344,26 @@ package final class JournaledFileMedium: RegionMedium, @unchecked Sendable {
     if isAtomic {
       nvm_store_relaxed(slot + 24, 1)
       lock()
-      while tail.pointee.isSealWanted { wait() }
+      // In a section nobody writes a batch that has become large, so one section after the other could fill the ring.
+      while tail.pointee.failure == nil, !tail.pointee.isClosed {
+        if tail.pointee.isSealWanted || isBatchLarge && tail.pointee.isLed {
+          wait()
+        } else if isBatchLarge {
+          lead()
+        } else {
+          break
+        }
+      }
       tail.pointee.sections += 1
       unlock()
     }
     return true
   }
+
+  /// With the mutex: the open batch is to be written, whether somebody waits or not.
+  private var isBatchLarge: Bool { tail.pointee.count > batchLimit }
+  /// Whether this thread is in an atomic section.
+  package var isInSection: Bool { nvm_load_relaxed(slot + 24) != 0 }
 
   package func endDeferral(isAtomic: Bool) {
     let slot = slot

@@ -13,6 +13,8 @@ struct AmplificationCommand: ParsableCommand {
   @Option(
     help: "How often our journal goes round at least. RocksDB makes as many changes as ours then has made.")
   var laps: Double = 10
+  @Option(help: "The most changes that RocksDB makes, the slowest of those with a log.")
+  var rocksdbChanges: Int = .max
   @Option(
     help: "Changes that LMDB and SQLite make at most: they write pages in place and are steady soon.")
   var peerChanges: Int = 200_000
@@ -28,7 +30,7 @@ struct AmplificationCommand: ParsableCommand {
         for perCommit in commits.split(separator: ",").compactMap({ Int($0) }) {
           let run = AmplificationRun(
             options: options, results: results, directory: directory, n: n, perCommit: perCommit,
-            laps: options.quick ? 1 : laps, peerChanges: peerChanges)
+            laps: options.quick ? 1 : laps, peerChanges: peerChanges, rocksdbChanges: rocksdbChanges)
           try run.run()
         }
       }
@@ -42,6 +44,7 @@ struct AmplificationCommand: ParsableCommand {
 struct AmplificationRun {
   static let suite = "amplification"
   static let figure = "bytes written per byte"
+  static let deviceFigure = "of the device"
   /// A key and a value.
   private static let userBytes = 16.0
 
@@ -52,6 +55,7 @@ struct AmplificationRun {
   let perCommit: Int
   let laps: Double
   let peerChanges: Int
+  let rocksdbChanges: Int
 
   private func key(_ i: Int) -> UInt64 { KeySpace(seed: options.seed).key(i) >> 1 }
 
@@ -59,7 +63,9 @@ struct AmplificationRun {
     var changesOfOurs = 0
     for name in Stores.names where name != Stores.floor && name != Stores.twin && options.wants(peer: name) {
       let isOurs = name.hasPrefix(ours)
-      let most = isOurs ? Int.max : name == "RocksDB" ? max(changesOfOurs, peerChanges) : peerChanges
+      let most =
+        isOurs
+        ? Int.max : name == "RocksDB" ? min(max(changesOfOurs, peerChanges), rocksdbChanges) : peerChanges
       let changes = try measure(name, most: most)
       if isOurs { changesOfOurs = max(changesOfOurs, changes) }
     }
@@ -104,7 +110,7 @@ struct AmplificationRun {
     results.add(row, name, Sample(ns: ns, operations: changes), batch: perCommit)
     let user = Double(changes) * Self.userBytes
     results.add(row, name, extra: Self.figure, written.process / user)
-    if let device = written.device { results.add(row, name, extra: "of the device", device / user) }
+    if let device = written.device { results.add(row, name, extra: Self.deviceFigure, device / user) }
     if laps > 0 {
       results.add(row, name, extra: "laps", laps)
       results.add(row, name, extra: "of records", appended / user)

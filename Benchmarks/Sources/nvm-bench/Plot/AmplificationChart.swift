@@ -43,5 +43,8 @@ enum AmplificationChart {
     return Charts.Chart(file: "amplification.svg", title: title, svg: svg.text)
   }
 
-  private static func value(_ row: Row) -> Double { row.extra?[AmplificationRun.figure] ?? 0 }
+  /// Of a device of its own where there was one: the process's own count takes whole folios for what was written.
+  private static func value(_ row: Row) -> Double {
+    row.extra?[AmplificationRun.deviceFigure] ?? row.extra?[AmplificationRun.figure] ?? 0
+  }
 }

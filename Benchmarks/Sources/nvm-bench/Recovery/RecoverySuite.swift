@@ -34,15 +34,26 @@ struct RecoveryCommand: ParsableCommand {
     }
   }
 
-  /// A process that dies with as much in its journal as may be, and the opening that carries it out.
+  /// A process that dies with 64 MiB in its journal, as much as one of the standard size holds; and the opening that
+  /// carries it out: with what the process left in the page cache, and, as after a power cut, from the disk.
   private func fullJournal(_ results: Results, _ directory: String) throws {
-    let workload = "open a store, full journal"
-    guard options.media == .file, options.wants(workload: workload) else { return }
+    guard options.media == .file else { return }
     let n = options.n ?? 1_000_000
+    for isCold in [false, true] {
+      let workload = "open a store, full journal" + (isCold ? ", nothing cached" : "")
+      if options.wants(workload: workload) { try fullJournal(workload, n, isCold, results, directory) }
+    }
+  }
+
+  private func fullJournal(
+    _ workload: String, _ n: Int, _ isCold: Bool, _ results: Results, _ directory: String
+  ) throws {
     let below = directory + "/recovery"
     try FileManager.default.createDirectory(atPath: below, withIntermediateDirectories: true)
     defer { try? FileManager.default.removeItem(atPath: below) }
     let used = Double(try child(["fill", ours, "\(n)", RecoveryChild.journal, below])) ?? 0
+    let file = Stores.directory(ours, in: below) + "/store.nvm"
+    if isCold { try dropFromCache(file) }
     let output = try child(["open", ours, "\(n)", "close", below])
     let fields = output.split(separator: " ").compactMap { UInt64($0) }
     guard fields.count == 2, used > 0 else {
@@ -54,7 +65,13 @@ struct RecoveryCommand: ParsableCommand {
       suite: "recovery", workload: workload, media: options.mediaName, threads: 1, n: n)
     results.add(key, ours, Sample(ns: fields[0], operations: 1))
     results.add(key, ours, extra: "MiB in the journal", used / 1_048_576)
-    results.add(key, ours, extra: "ms for 64 MiB", Double(fields[0]) / 1e6 * Double(64 << 20) / used)
+  }
+
+  private func dropFromCache(_ path: String) throws {
+    let fd = Foundation.open(path, O_RDWR)
+    guard fd >= 0 else { throw ExitCode.failure }
+    defer { Foundation.close(fd) }
+    guard fsync(fd) == 0, posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED) == 0 else { throw ExitCode.failure }
   }
 
   private func measure(_ name: String, _ n: Int, _ ending: String, _ results: Results, _ directory: String)
@@ -97,7 +114,7 @@ struct RecoveryChild: ParsableCommand {
   static let configuration = CommandConfiguration(commandName: "recovery-child", shouldDisplay: false)
   static let heap = "swift-nvm heap"
   static let pool = "libpmemobj"
-  /// How the process that fills ends: killed when its journal is nearly full.
+  /// How the process that fills ends: killed with much in its journal.
   static let journal = "journal"
 
   @Argument var task: String
@@ -125,10 +142,23 @@ struct RecoveryChild: ParsableCommand {
     if task == "fill" { try fill() } else { try open() }
   }
 
+  /// What stands in the journal when the process is killed: the ring of a store with the standard one.
+  static let journalContent = 64 << 20
+
+  /// A checkpoint begins when the ring is half full, so one of twice the size comes to hold that much every time.
+  private func openWithLargeJournal() throws -> any StoreContestant {
+    let own = Stores.directory(name, in: directory)
+    try FileManager.default.createDirectory(atPath: own, withIntermediateDirectories: true)
+    return try OurStore(
+      path: own + "/store.nvm", name: name, media: options.mediaChoice, kind: .words, isOneCall: true,
+      isTemporary: false, journalSize: 2 * Self.journalContent)
+  }
+
   private func fill() throws {
-    guard let store = try Stores.open(name, in: directory, kind: .words, options: options),
-      let session = store.session()
-    else { throw ExitCode.failure }
+    let opened =
+      ending == Self.journal
+      ? try openWithLargeJournal() : try Stores.open(name, in: directory, kind: .words, options: options)
+    guard let store = opened, let session = store.session() else { throw ExitCode.failure }
     let keys = (0..<n).map { space.key($0) >> 1 }
     var outcome = bench_outcome()
     keys.withUnsafeBufferPointer {
@@ -147,16 +177,13 @@ struct RecoveryChild: ParsableCommand {
     store.close()
   }
 
-  /// Changes values at random keys until three quarters of the journal wait to be brought home, or no more than before
-  /// some checkpoints ago; says how many bytes, and dies.
+  /// Changes values at random keys until so much waits to be brought home; says how many bytes, and dies.
   private func fillJournal(_ store: any StoreContestant, _ session: any StoreSession, _ keys: [UInt64]) throws
   {
     var outcome = bench_outcome()
     var random = Random(seed: options.seed &+ 3)
     while let journal = store.journal {
-      let share = Double(journal.used) / Double(journal.capacity)
-      // Where the disk is quick the checkpoint keeps pace: less has to do in the end.
-      if share >= max(0.4, 0.75 - 0.03 * Double(journal.checkpoints)) {
+      if journal.used >= Self.journalContent {
         print(journal.used)
         fflush(nil)
         kill(getpid(), SIGKILL)

@@ -47,13 +47,16 @@ final class OurStore: StoreContestant {
 
   /// - Parameter isOneCall: several changes go in by one call, each for itself, not as a transaction.
   /// - Parameter isTemporary: the file goes when the store is closed.
+  /// - Parameter journalSize: of a new file, in bytes.
   init(
     path: String, name: String, media: RegionOptions.MediaChoice, kind: StoreKind, isOneCall: Bool,
-    isTemporary: Bool
+    isTemporary: Bool, journalSize: Int? = nil
   ) throws {
     self.name = name
     temporary = isTemporary ? path : nil
-    store = try NVMStore(path: path, options: NVMStoreOptions(media: media))
+    var options = NVMStoreOptions(media: media)
+    options.journalSize = journalSize
+    store = try NVMStore(path: path, options: options)
     let store = store
     switch kind {
     case .words:

@@ -28,7 +28,7 @@ struct StoreRound {
   let directory: String
   let round: Int
   let kind: StoreKind
-  private var n: Int { options.size(isDisk ? 20_000 : 1_000_000) }
+  private var n: Int { options.size(options.media == .inplace ? 20_000 : 1_000_000) }
   private var space: KeySpace { KeySpace(seed: options.seed &+ UInt64(round) &* 0x1_0000_0000) }
   /// SQLite's integers have a sign; the order is the same for all below 2^63.
   private func key(_ i: Int) -> UInt64 { space.key(i) >> 1 }
@@ -37,8 +37,13 @@ struct StoreRound {
 
   /// Operations of a measurement, by changes per commit: about a second for the slowest.
   private func operations(_ perCommit: Int) -> Int {
-    let many = isDisk ? [1: 300, 100: 500, 1000: 2000] : [1: 30_000, 100: 100_000, 1000: 200_000]
-    let count = many[perCommit] ?? (isDisk ? 10_000 : 200_000)
+    let many =
+      switch options.media {
+      case .inplace: [1: 300, 100: 500, 1000: 2000, 10_000: 10_000]
+      case .file: [1: 300, 100: 2000, 1000: 10_000, 10_000: 50_000]
+      case .emulated: [1: 30_000, 100: 100_000, 1000: 200_000, 10_000: 200_000]
+      }
+    let count = many[perCommit] ?? 10_000
     return max(perCommit, options.quick ? count / 10 / perCommit * perCommit : count)
   }
 
@@ -51,7 +56,7 @@ struct StoreRound {
     let all = try Stores.names.filter { options.wants(peer: $0) }
       .compactMap { try Stores.open($0, in: directory, kind: kind, options: options) }
     defer { for c in all { c.close() } }
-    let one = Team(1, all)
+    let one = Team(1, all, cpuTime: options.cpuTime)
     defer { one.stop() }
     let loaded = (0..<n).map(key)
     // What an untimed load by 10,000 per commit took is a figure too.
@@ -84,7 +89,7 @@ struct StoreRound {
     ycsb(all, one, doomed.count, &random, new)
     guard kind == .words else { return }
     for writers in [2, 8] {
-      let team = Team(writers, all)
+      let team = Team(writers, all, cpuTime: options.cpuTime)
       defer { team.stop() }
       for perCommit in [1, 100] {
         let count = operations(perCommit) / (perCommit * writers) * perCommit * writers
@@ -212,8 +217,8 @@ final class Team: @unchecked Sendable {
   private let lock = NSLock()
   var count: Int { workers.count }
 
-  init(_ count: Int, _ stores: [any StoreContestant]) {
-    workers = Workers(count)
+  init(_ count: Int, _ stores: [any StoreContestant], cpuTime: Bool) {
+    workers = Workers(count, cpuTime: cpuTime)
     for store in stores {
       let id = ObjectIdentifier(store)
       all[id] = Array(repeating: nil, count: count)
