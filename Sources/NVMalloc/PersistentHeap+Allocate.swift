@@ -27,7 +27,9 @@ extension PersistentHeap {
     guard let index = classIndex(byteCount, prefix: prefix) else {
       return try allocateObject(byteCount, alignment, tag, owner, durability)
     }
-    let (slab, i) = try takeBlock(index)
+    guard let (slab, i) = try takeBlock(index, byteCount, prefix: prefix) else {
+      return try allocateObject(byteCount, alignment, tag, owner, durability)
+    }
     let blockBytes = slab.pointee.blockBytes
     let block = slab.offset(i)
     let slack = blockBytes &- prefix &- byteCount
@@ -41,7 +43,7 @@ extension PersistentHeap {
     // Ahead of the flush: a locked instruction behind it would wait for the medium, and with it the next
     // operation's misses.
     slab.setAllocated(i)
-    region.flush(at, count: BlockHeader.size)
+    region.flush(line: at, words: 0b11)
     if durability == .immediate { try region.fence() }
     return at + prefix
   }
