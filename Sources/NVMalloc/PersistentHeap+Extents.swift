@@ -58,40 +58,32 @@ extension PersistentHeap {
       path: region.path, underlying: cause)
   }
 
-  /// A run that fits: what has rested first, then growth, then what rests, the oldest first. Where more than the limit
-  /// rests, the oldest is used before the region grows.
+  /// A run that fits: what has rested first, then growth, then what rests, the oldest first. Where more rests than
+  /// ``largeLimit(live:)``, the oldest counts as rested: to go through space that was never used costs more than its wear.
   private func findRun(
     _ space: inout ExtentSpace, _ count: Int, _ alignment: Int, growing: Bool, _ failure: inout NVMError?
   ) throws(NVMError) -> Int? {
     let tick = now()
-    while space.oldestHasRested(now: tick, ticks: restTicks), let f = space.popOldest() {
+    let limit = max(largeLimit(live: space.objectUnits << unitShift), restingByteLimit / 16) >> unitShift
+    while space.quarantinedUnits > limit || space.oldestHasRested(now: tick, ticks: restTicks),
+      let f = space.popOldest()
+    {
       giveBack(&space, f.unit, f.length)
     }
     if let run = space.runs.find(count, alignment: alignment) { return run }
-    let limit = restingByteLimit
-    let resting = space.quarantinedUnits << unitShift
-    if resting <= limit / 16 || resting <= limit / Self.largeShare && restingBytes <= limit {
-      if !growing { return nil }
-      do throws(NVMError) {
-        try grow(&space, count + alignment - 1)
-        if let run = space.runs.find(count, alignment: alignment) { return run }
-      } catch {
-        guard [.outOfSpace, .diskFull, .outOfMemory].contains(error.code) else { throw error }
-        failure = error
-      }
+    if !growing { return nil }
+    do throws(NVMError) {
+      try grow(&space, count + alignment - 1)
+      if let run = space.runs.find(count, alignment: alignment) { return run }
+    } catch {
+      guard [.outOfSpace, .diskFull, .outOfMemory].contains(error.code) else { throw error }
+      failure = error
     }
     while let f = space.popOldest() {
       giveBack(&space, f.unit, f.length)
       if let run = space.runs.find(count, alignment: alignment) { return run }
     }
-    guard growing, failure == nil else { return nil }
-    do throws(NVMError) {
-      try grow(&space, count + alignment - 1)
-    } catch {
-      guard [.outOfSpace, .diskFull, .outOfMemory].contains(error.code) else { throw error }
-      failure = error
-    }
-    return space.runs.find(count, alignment: alignment)
+    return nil
   }
 
   /// Takes units off a free run.

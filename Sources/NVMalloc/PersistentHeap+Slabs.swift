@@ -180,23 +180,29 @@ extension PersistentHeap {
   }
 
   /// Called before a class takes space that it never used. Where more than the limit rests in the heap, and a fair
-  /// part of that in this class, or where its blocks are pages and more and rest up to their own limit, the class
-  /// uses its oldest early from now on: then `true`. Under the class lock.
+  /// part of that in this class, or where its blocks are larger and more of them rest than ``largeLimit(live:)``, the
+  /// class uses its oldest early from now on: then `true`. Under the class lock.
   private func limitResting(_ c: UnsafeMutablePointer<SizeClass>) -> Bool {
     let limit = restingByteLimit
-    if restingBytes > limit {
-      c.pointee.restingLimit = max(Self.batch, limit / 16 / c.pointee.blockBytes)
-    } else if c.pointee.blockBytes > 4096 {
-      c.pointee.restingLimit = max(Self.batch, limit / Self.largeShare / c.pointee.blockBytes)
-    } else {
-      c.pointee.restingLimit = .max
-      return false
-    }
+    let blockBytes = c.pointee.blockBytes
+    var most = Int.max
+    if blockBytes > Self.longestFullRest { most = largeLimit(live: c.pointee.liveBlocks * blockBytes) }
+    if restingBytes > limit { most = min(most, limit / 16) }
+    c.pointee.restingLimit = most == .max ? .max : max(Self.fewestResting, most / blockBytes)
     return c.pointee.quarantined >= c.pointee.restingLimit
   }
 
-  /// Of the bytes that may rest, the blocks of one class from 4 KiB on, and the large objects, have this part each.
-  static let largeShare = 8
+  /// Blocks up to this size rest for the whole time, as long as the heap's limit is kept: theirs are the headers that an
+  /// allocator wears out. Of larger ones the application writes most lines itself.
+  static let longestFullRest = 1024
+  static let fewestResting = 16
+
+  /// Bytes of one class, or of large objects, that may rest where blocks are larger than ``longestFullRest``: a quarter of
+  /// what is live of them, but a 64th of the heap's limit at least, and an eighth at most.
+  func largeLimit(live: Int) -> Int {
+    let limit = restingByteLimit
+    return min(max(live / 4, limit / 64), limit / 8)
+  }
 
   var restingByteLimit: Int { max(options.quarantineLimit, unitCount << unitShift / 8) }
 
