@@ -86,13 +86,18 @@ extension PersistentHeap {
   ) throws(NVMError) -> Offset {
     let shape = try objectShape(byteCount, alignment)
     let word1 = BlockHeader.word1(tag: tag, owner: owner, epoch: epoch, slack: 0)
-    let unit = try acquireExtent(shape.count, alignment: shape.alignment) { [self] space, unit in
-      writeEntry(unit, .object, length: shape.count, word1, UInt64(byteCount))
-      enterObject(&space, unit, shape.count, byteCount)
+    let unit = try acquireExtent(
+      shape.count, slack: shape.count / Self.slackShare, alignment: shape.alignment
+    ) { [self] space, unit, count in
+      writeEntry(unit, .object, length: count, word1, UInt64(byteCount))
+      enterObject(&space, unit, count, byteCount)
     }
     if durability == .immediate { try region.fence() }
     return Offset(rawValue: start(ofUnit: unit))
   }
+
+  /// A large object may be larger than was asked for by this part of it.
+  static let slackShare = 8
 
   func finishObject(_ unit: Int, _ count: Int, _ byteCount: Int) {
     extents.withLock { enterObject(&$0, unit, count, byteCount) }

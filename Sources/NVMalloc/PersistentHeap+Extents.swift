@@ -23,10 +23,12 @@ extension PersistentHeap {
   /// - Parameters:
   ///   - reclaiming: whether, when nothing else helps, resting blocks and empty slabs of all classes are given back
   ///     first.
-  ///   - commit: writes and flushes the entry of a used extent at once, in the place of free(count).
+  ///   - slack: so many units more may be taken, where that leaves nothing of a run: a split costs a fence.
+  ///   - commit: writes and flushes the entry of a used extent at once, in the place of free(count); it is told the
+  ///     first unit and how many there are.
   func acquireExtent(
-    _ count: Int, alignment: Int = 1, reclaiming: Bool = true,
-    commit: ((inout ExtentSpace, Int) -> Void)? = nil
+    _ count: Int, slack: Int = 0, alignment: Int = 1, reclaiming: Bool = true,
+    commit: ((inout ExtentSpace, Int, Int) -> Void)? = nil
   ) throws(NVMError) -> Int {
     guard count <= ExtentEntry.maximumLength, alignment <= ExtentEntry.maximumLength,
       count &<< unitShift <= region.maximumSize
@@ -37,7 +39,7 @@ extension PersistentHeap {
         guard let run = try findRun(&space, count, alignment, growing: attempt > 0, &failure) else {
           return nil
         }
-        return try carve(&space, run, count, alignment, commit)
+        return try carve(&space, run, count, slack, alignment, commit)
       }
       if let unit { return unit }
       if attempt == 2 || attempt == 1 && !reclaiming { break }
@@ -88,14 +90,16 @@ extension PersistentHeap {
 
   /// Takes units off a free run.
   private func carve(
-    _ space: inout ExtentSpace, _ run: Int, _ count: Int, _ alignment: Int,
-    _ commit: ((inout ExtentSpace, Int) -> Void)?
+    _ space: inout ExtentSpace, _ run: Int, _ wanted: Int, _ slack: Int, _ alignment: Int,
+    _ commit: ((inout ExtentSpace, Int, Int) -> Void)?
   ) throws(NVMError) -> Int {
     var i = run
     var n = space.runs.length(at: i)
+    let end = i + n
     space.runs.remove(i)
     map.setWord(i, 0)
     let aligned = (i + alignment - 1) & ~(alignment - 1)
+    let count = end - aligned - wanted <= slack ? end - aligned : wanted
     if !headsTile(i, n, upTo: aligned + count) {
       // Rot. Memory knows better what is free.
       noteDamage()
@@ -115,7 +119,7 @@ extension PersistentHeap {
     let heads = try prepareSplit(i, count)
     map.set(i, tag: UnitMap.Tag.objectHeld, length: count)
     if let commit {
-      commit(&space, i)
+      commit(&space, i, count)
       if !heads.isEmpty || n > count { try region.order() }
     } else if region.load(entry(i)) != freeWord(i, count) {
       try commitFree(i, count)
