@@ -180,14 +180,18 @@ extension PersistentHeap {
   }
 
   /// Called before a class takes space that it never used. Where more than the limit rests in the heap, and a fair
-  /// part of that in this class, or where its blocks are larger and more of them rest than ``largeLimit(live:)``, the
-  /// class uses its oldest early from now on: then `true`. Under the class lock.
+  /// part of that in this class, or where its blocks are larger and more of them rest than an eighth of the limit or,
+  /// with others resting too, than ``largeLimit(live:)``, the class uses its oldest early from now on: then `true`. Under
+  /// the class lock.
   private func limitResting(_ c: UnsafeMutablePointer<SizeClass>) -> Bool {
     let limit = restingByteLimit
     let blockBytes = c.pointee.blockBytes
+    let all = restingBytes
     var most = Int.max
-    if blockBytes > Self.longestFullRest { most = largeLimit(live: c.pointee.liveBlocks * blockBytes) }
-    if restingBytes > limit { most = min(most, limit / 16) }
+    if blockBytes > Self.longestFullRest {
+      most = all > limit / 4 ? largeLimit(live: c.pointee.liveBlocks * blockBytes) : limit / 8
+    }
+    if all > limit { most = min(most, limit / 16) }
     c.pointee.restingLimit = most == .max ? .max : max(Self.fewestResting, most / blockBytes)
     return c.pointee.quarantined >= c.pointee.restingLimit
   }

@@ -122,7 +122,7 @@ struct SizeClass {
   /// Looks how many of the oldest have rested, up to a batch. `false`: not even one.
   @inline(never)
   private mutating func findRested(_ ticks: UInt32, _ now: UInt32) -> Bool {
-    if stampedTo <= ringHead { stamp(now) }
+    if stampedTo < ringTail { stamp(now) }
     let end = min(stampedTo, ringHead &+ 2 &* Self.stampEvery)
     var i = ringHead
     while i < end, now &- ring[i & ringMask].tick >= ticks { i &+= 1 }
