@@ -10,7 +10,12 @@ extension DurableBTree {
   @inlinable
   public func value(forKey key: Key) throws(NVMError) -> Value? {
     if Value.durableValueForm == .word {
-      let word = try withSearchKey(key) { (key) throws(NVMError) in try engine.lookupWord(key) }
+      let word: UInt64?
+      if Key.durableKeyForm == .word {
+        word = try engine.lookup(head: key.keyHead)
+      } else {
+        word = try withSearchKey(key) { (key) throws(NVMError) in try engine.lookupWord(key) }
+      }
       guard let word else { return nil }
       guard let value = Value(valueWord: word) else { throw undecodable("value", key.keyHead) }
       return value
@@ -72,7 +77,10 @@ extension DurableBTree {
 
   @inlinable
   func update(_ value: Value, _ key: Key, _ condition: UpdateCondition) throws(NVMError) -> UpdateOutcome {
-    try withSearchKey(key) { (key) throws(NVMError) in
+    if Key.durableKeyForm == .word, Value.durableValueForm == .word, condition == .always {
+      return try engine.updateWord(key.keyHead, word: value.valueWord)
+    }
+    return try withSearchKey(key) { (key) throws(NVMError) in
       try withStored(value) { (word, bytes) throws(NVMError) in
         try engine.update(key, word: word, bytes: bytes, condition: condition)
       }
@@ -131,9 +139,7 @@ extension DurableBTree {
       } else if word == nil {
         return nil
       } else {
-        outcome = try withSearchKey(key) { (key) throws(NVMError) in
-          try engine.remove(key, condition: condition)
-        }
+        outcome = try remove(key, condition)
       }
       if case .refused = outcome { continue }
       return new
@@ -162,11 +168,17 @@ extension DurableBTree {
     let mayBeRecord = Value.durableValueForm != .word || Key.durableKeyForm != .word
     if mayBeRecord { engine.pin() }
     defer { if mayBeRecord { engine.unpin() } }
-    let outcome = try withSearchKey(key) { (key) throws(NVMError) in
-      try engine.remove(key, condition: .always)
-    }
+    let outcome = try remove(key, .always)
     guard case .replaced(let word) = outcome else { return nil }
     return try decodeValue(key.keyHead, word)
+  }
+
+  @inlinable
+  func remove(_ key: Key, _ condition: UpdateCondition) throws(NVMError) -> UpdateOutcome {
+    if Key.durableKeyForm == .word, Value.durableValueForm == .word, condition == .always {
+      return try engine.removeWord(key.keyHead)
+    }
+    return try withSearchKey(key) { (key) throws(NVMError) in try engine.remove(key, condition: condition) }
   }
 
   /// Removes all entries. Durable on return; each leaf's part is one atomic step. O(n).

@@ -65,8 +65,8 @@ extension TreeBatch {
   private func settleAll() throws(NVMError) -> Int {
     try engine.checkWritable()
     engine.admit()
-    let stripe = try engine.gate.enter()
-    defer { engine.gate.leave(stripe) }
+    let line = try engine.gate.enter()
+    defer { engine.gate.leave(line) }
     // The way down reads separators of long keys, which are freed by epoch.
     engine.space.epochs.pin()
     defer { engine.space.epochs.unpin() }

@@ -28,7 +28,7 @@ public import NVMRegion
     var pending = 0
 
     var position: Position {
-      Position(leaf: node, version: version, parent: parent, parentVersion: parentVersion)
+      Position(leaf: node, version: version)
     }
   }
 

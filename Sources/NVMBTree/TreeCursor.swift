@@ -134,7 +134,7 @@ public import NVMRegion
         self.link = nil
         return
       }
-      let position = Position(leaf: link.next, version: version, parent: lock, parentVersion: version)
+      let position = Position(leaf: link.next, version: version)
       follow(link.next)
       if !take(position) { self.link = nil }
       return

@@ -17,8 +17,8 @@ extension TreeEngine {
   func append(_ entries: [Entry]) throws(NVMError) {
     try checkWritable()
     admit()
-    let stripe = try gate.enter()
-    defer { gate.leave(stripe) }
+    let line = try gate.enter()
+    defer { gate.leave(line) }
     guard let first = entries.first, let firstKey = key(first.head, first.word) else { return }
     for i in 1..<max(1, entries.count) where !isOrdered(entries[i - 1], entries[i]) { throw orderError() }
     try space.checkRoom()
@@ -67,6 +67,9 @@ extension TreeEngine {
       throw error
     }
     for node in nodes { notePosition(node) }
+    // Locked until the inner nodes know all of them: meanwhile each stands in for those behind it.
+    let versions = nodes.map { lockLeaf($0) }
+    defer { for (node, version) in zip(nodes, versions) { unlock(node, version) } }
     var lower = present
     for i in 0..<leaves {
       let entry = entries[i * leafCapacity]

@@ -5,18 +5,27 @@ import NVMRegion
 // The way from the root to a leaf, without locks: each node's version is read before and checked after, the
 // parent's once more when the child's version is known (optimistic lock coupling; Leis et al., DaMoN 2016).
 
-/// Where a descent arrived: the leaf, its unlocked version, and the word whose change would make it wrong.
+/// Where a descent arrived: the leaf, and its lock word's value at a moment when it was unlocked and this its way. A
+/// leaf's range changes only with its lock held, so it is right as long as the lock word has that value.
 struct Position {
   var leaf: UInt32
   var version: UInt64
-  var parent: UnsafeMutableRawPointer
-  var parentVersion: UInt64
 }
 
 extension TreeEngine {
   /// The leaf whose range holds `key`.
   @inline(__always) func descend(_ key: SearchKey) -> Position {
+    if key.bytes == nil, let position = route(key.head) { return position }
+    return descendSlowly(key)
+  }
+  @inline(never) private func descendSlowly(_ key: SearchKey) -> Position {
     descend { $0.childIndex(for: key) }
+  }
+  /// As `descend`, once, for a key that is its head. Nil where a writer was met.
+  @inline(__always) func route(_ head: UInt64) -> Position? {
+    let place = space.descend(head, root: rootWord, leaves: region.baseAddress)
+    guard place.version & 1 == 0 else { return nil }
+    return Position(leaf: UInt32(truncatingIfNeeded: place.leaf), version: place.version)
   }
   /// The leaf whose range holds what comes just before `key`.
   func descend(before key: SearchKey) -> Position { descend { $0.childIndex(before: key) } }
@@ -51,7 +60,7 @@ extension TreeEngine {
     prefetchLeaf(node)
     let version = waitUnlocked(lock)
     guard nvm_load_relaxed(parent) == parentVersion else { return nil }
-    return Position(leaf: node, version: version, parent: parent, parentVersion: parentVersion)
+    return Position(leaf: node, version: version)
   }
 
   /// Brings a leaf's lines on their way to the cache, all at once: the slot is known only when the first has arrived.
@@ -83,17 +92,14 @@ extension TreeEngine {
     return nvm_load_relaxed(space.lockWord(position.leaf)) == position.version
   }
 
-  /// Locks the leaf that `position` names, unless it or the way to it changed since.
+  /// Locks the leaf that `position` names, unless it changed since.
   @inline(__always) func tryLock(_ position: Position) -> Bool {
-    let lock = space.lockWord(position.leaf)
-    guard nvm_compare_exchange(lock, position.version, position.version | 1) else { return false }
-    if nvm_load_acquire(position.parent) == position.parentVersion { return true }
-    nvm_store_release(lock, position.version)
-    return false
+    nvm_compare_exchange(space.lockWord(position.leaf), position.version, position.version | 1)
   }
 
   /// Descends to the key's leaf and locks it.
-  @inline(__always) func lockLeaf(for key: SearchKey) -> Position {
+  @inline(__always) func lockLeaf(for key: SearchKey, hint: Position? = nil) -> Position {
+    if let hint, tryLock(hint) { return hint }
     while true {
       let position = descend(key)
       if tryLock(position) { return position }

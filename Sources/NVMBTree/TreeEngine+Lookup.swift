@@ -13,7 +13,14 @@ extension TreeEngine {
   /// For a key longer than its head the caller's epoch must be pinned, from before this call; and a word that leads to
   /// a record is valid only while it is.
   @usableFromInline
-  func lookup(_ key: SearchKey) throws(NVMError) -> UInt64? {
+  func lookup(_ key: SearchKey) throws(NVMError) -> UInt64? { try search(key) }
+
+  /// As ``lookup(_:)``, for a key that is a word.
+  @usableFromInline
+  func lookup(head: UInt64) throws(NVMError) -> UInt64? { try search(SearchKey(head: head)) }
+
+  @inline(__always)
+  private func search(_ key: SearchKey) throws(NVMError) -> UInt64? {
     try region.checkUsable()
     guard isReadable else { throw sealedError() }
     let fingerprint = key.fingerprint

@@ -24,14 +24,22 @@ extension TreeEngine {
   @inline(__always)
   private func settleRemoval(_ key: SearchKey, condition: UpdateCondition) throws(NVMError) -> UpdateOutcome {
     try checkWritable()
+    let hint = key.bytes == nil ? route(key.head) : nil
     admit()
-    let stripe = try gate.enter()
-    defer { gate.leave(stripe) }
+    let line = try gate.enter()
+    defer { gate.leave(line) }
     // The way down reads separators of long keys, which are freed by epoch.
     if key.bytes != nil { space.epochs.pin() }
     defer { if key.bytes != nil { space.epochs.unpin() } }
+    return try remove(key, condition, hint: hint)
+  }
+
+  @inline(__always)
+  private func remove(
+    _ key: SearchKey, _ condition: UpdateCondition, hint: Position?
+  ) throws(NVMError) -> UpdateOutcome {
     let fingerprint = key.fingerprint
-    let position = lockLeaf(for: key)
+    let position = lockLeaf(for: key, hint: hint)
     do throws(NVMError) { try settleLeaf(position.leaf) } catch {
       unlockUnchanged(position.leaf, position.version)
       throw error
@@ -134,8 +142,8 @@ extension TreeEngine {
   func removeAll(from lower: Bound, to upper: Bound) throws(NVMError) -> Int {
     try checkWritable()
     admit()
-    let stripe = try gate.enter()
-    defer { gate.leave(stripe) }
+    let line = try gate.enter()
+    defer { gate.leave(line) }
     var removed = 0
     var lower = lower
     // Keeps the bytes of a long key that `lower` refers to.

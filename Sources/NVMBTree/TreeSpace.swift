@@ -105,6 +105,14 @@ final class TreeSpace: @unchecked Sendable {
     positions + Int(leaf) &* 8
   }
 
+  /// The way down for a key that is its head, once: `NVM_NO_PLACE` where a writer was met.
+  @inline(__always)
+  func descend(
+    _ head: UInt64, root: UnsafeMutableRawPointer, leaves: UnsafeMutableRawPointer
+  ) -> nvm_place {
+    nvm_descend(root, nodes, locks, leaves, head)
+  }
+
   @inline(__always) func inner(_ node: UInt32) -> InnerNode {
     InnerNode(base: nodes + Int(node) &* InnerNode.size, tails: tails + Int(node) &* InnerNode.tailSize)
   }

@@ -181,6 +181,49 @@ extension PersistentRegion {
     }
   }
 
+  // As the primitives above, counted together: for changes of a few words, of which counting would be the larger part.
+
+  /// As `store`.
+  @inlinable @inline(__always)
+  package func store(_ word: UInt64, at offset: Offset, counting tally: inout StoreTally) {
+    assertInside(offset, 8)
+    assert(offset.rawValue & 7 == 0, "a commit word must be aligned")
+    tally.bytes &+= 8
+    let p = pointer(to: offset)
+    if isMediated { mediatedStore(word, p) } else { nvm_store_release(p, word) }
+  }
+  /// As `flush(line:words:)`.
+  @inlinable @inline(__always)
+  package func flush(line offset: Offset, words mask: UInt8, counting tally: inout StoreTally) {
+    assertInside(offset, 64)
+    assert(offset.rawValue & 63 == 0, "a line is aligned")
+    tally.lines &+= 1
+    switch mode {
+    case .cacheLine: nvm_flush_line(pointer(to: offset))
+    case .autoFlush: break
+    case .mediated, .journaled: mediatedFlush(line: pointer(to: offset), mask)
+    }
+  }
+  /// Adds what was tallied to the counters.
+  @inlinable @inline(__always)
+  package func count(_ tally: StoreTally) { counterTable.add(tally) }
+  /// `count` and `settle`.
+  @inlinable @inline(__always)
+  package func settle(counting tally: StoreTally) throws(NVMError) {
+    guard let row = counterTable.row else {
+      count(tally)
+      return try settle()
+    }
+    let lines = counterTable.add(tally, fences: 1, to: row)
+    switch mode {
+    case .mediated: try mediatedFence()
+    case .journaled: break
+    default: nvm_store_fence()
+    }
+    counterTable.noteSettled(lines, in: row)
+    if nvm_load_relaxed(control.status) != 0 { throw unusableError() }
+  }
+
   /// A fence for what other threads go on from: whatever any thread flushes later reaches the medium no earlier than
   /// what this thread flushed before. Counts as a fence. Followed by ``acknowledge()`` it is one.
   ///

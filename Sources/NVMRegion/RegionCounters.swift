@@ -23,6 +23,13 @@ public import CNVM
   }
 }
 
+/// What a few stores and flushes come to, before it is counted.
+@frozen @usableFromInline package struct StoreTally {
+  @usableFromInline package var bytes: UInt64 = 0
+  @usableFromInline package var lines: UInt64 = 0
+  @inlinable @inline(__always) package init() {}
+}
+
 /// One line of counters for each thread slot; slot 0, which threads may share, is updated atomically.
 @usableFromInline @frozen struct CounterTable: @unchecked Sendable {
   @usableFromInline enum Field: Int {
@@ -49,6 +56,35 @@ public import CNVM
     } else {
       _ = nvm_fetch_add_relaxed(p, n)
     }
+  }
+
+  /// The calling thread's counters, where it has some of its own.
+  @inlinable @inline(__always) var row: UnsafeMutableRawPointer? {
+    let slot = nvm_thread_slot()
+    return slot == 0 ? nil : base + Int(slot) &* 64
+  }
+  /// Returns how many lines the row counts now.
+  @discardableResult @inlinable @inline(__always)
+  func add(_ tally: StoreTally, fences: UInt64 = 0, to row: UnsafeMutableRawPointer) -> UInt64 {
+    let bytes = row + Field.bytes.rawValue
+    nvm_store_relaxed(bytes, nvm_load_relaxed(bytes) &+ tally.bytes)
+    let lines = nvm_load_relaxed(row + Field.lines.rawValue) &+ tally.lines
+    nvm_store_relaxed(row + Field.lines.rawValue, lines)
+    if fences != 0 { nvm_store_relaxed(row, nvm_load_relaxed(row) &+ fences) }
+    return lines
+  }
+  @inlinable @inline(__always)
+  func add(_ tally: StoreTally) {
+    if let row {
+      add(tally, to: row)
+    } else {
+      _ = nvm_fetch_add_relaxed(base + Field.bytes.rawValue, tally.bytes)
+      _ = nvm_fetch_add_relaxed(base + Field.lines.rawValue, tally.lines)
+    }
+  }
+  @inlinable @inline(__always)
+  func noteSettled(_ lines: UInt64, in row: UnsafeMutableRawPointer) {
+    nvm_store_relaxed(row + Self.settledLines, lines)
   }
 
   /// Lines that the slot had flushed at its last fence or order. Not kept for slot 0.

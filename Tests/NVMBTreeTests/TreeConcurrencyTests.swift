@@ -130,6 +130,49 @@ final class TreeConcurrencyTests: XCTestCase {
     assertClean(try tree.verify())
   }
 
+  /// Leaves that a bulk load appends become reachable one after the other: a writer whose key belongs to one that is
+  /// not yet must not put it into the one before.
+  func testBulkLoadBesideWriters() throws {
+    for (name, options) in nodeSizes {
+      let heap = try makeHeap(megabytes: 64)
+      let tree = try DurableBTree<Int, Int>.create(in: heap, number: 3, options: options)
+      let top = Atomic<Int>(0)
+      let stored = Mutex<[Int]>([])
+      let loads = 300 * rounds
+      onThreads(3) { thread in
+        if thread == 0 {
+          for _ in 0..<loads {
+            let base = top.load(ordering: .acquiring)
+            let keys = stride(from: base, to: base + 600, by: 2)
+            do {
+              try tree.append(contentsOf: keys.map { ($0, $0) })
+              stored.withLock { $0 += keys }
+            } catch let error as NVMError where error.code == .invalidArgument {
+              // A writer was ahead.
+            }
+            top.store(base + 600, ordering: .releasing)
+          }
+          top.store(-1, ordering: .releasing)
+        } else {
+          var random = SeededGenerator(seed: UInt64(thread))
+          var mine: [Int] = []
+          while true {
+            let base = top.load(ordering: .acquiring)
+            if base < 0 { break }
+            let key = base + Int.random(in: 0..<300, using: &random) * 2 + 1
+            try tree.setValue(key, forKey: key)
+            mine.append(key)
+          }
+          stored.withLock { $0 += mine }
+        }
+      }
+      assertClean(try tree.verify(), name)
+      let keys = Set(stored.withLock { $0 })
+      XCTAssertEqual(tree.count, keys.count, name)
+      XCTAssertEqual(try keys.count { try tree[$0] == $0 }, keys.count, name)
+    }
+  }
+
   func testCountersAddUpUnderAtomicUpdates() throws {
     let heap = try makeHeap(megabytes: 8)
     let tree = try DurableBTree<UInt8, Int>.create(in: heap, number: 3)

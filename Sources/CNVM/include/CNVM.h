@@ -5,6 +5,7 @@
 
 #include "nvm_atomic.h"
 #include "nvm_callers.h"
+#include "nvm_descend.h"
 #include "nvm_flush.h"
 #include "nvm_guard.h"
 #include "nvm_hash.h"

@@ -1,0 +1,40 @@
+// The way from a tree's root to a leaf, for keys that are one word.
+#ifndef NVM_DESCEND_H
+#define NVM_DESCEND_H
+
+#include <stdint.h>
+
+// An inner node as the tree's InnerNode lays it out; asserted there.
+#define NVM_INNER_SHIFT 10
+#define NVM_INNER_COUNT 8
+#define NVM_INNER_PIVOTS 16
+#define NVM_INNER_HEADS 64
+#define NVM_INNER_CHILDREN 704
+#define NVM_INNER_CAPACITY 79
+#define NVM_LEAF_SHIFT 9
+
+// Where a descent arrived: the leaf, and the value of its lock word at a moment when it was unlocked and this its way.
+// While the lock word keeps that value the leaf's range stays what it is: ranges change with the lock held only.
+struct nvm_place {
+  uint64_t version;
+  uint64_t leaf;
+};
+// The version where there is none.
+#define NVM_NO_PLACE 1
+
+// One try of the optimistic descent; takes no lock. NVM_NO_PLACE where a writer was met: the caller starts over. The
+// leaf's lines are on their way to the cache when it returns.
+//
+// It is one function without calls, and stores next to nothing: an operation's way down overlaps with the fence of the
+// operation before, but a processor keeps the stores behind a fence in a queue (of 64 on a recent one) and stands
+// still when that is full.
+typedef struct nvm_place nvm_descent(const void *root, const char *nodes, const char *locks, const char *leaves,
+                                     uint64_t head);
+extern nvm_descent *nvm_best_descent;
+
+static inline struct nvm_place nvm_descend(const void *root, const void *nodes, const void *locks,
+                                           const void *leaves, uint64_t head) {
+  return nvm_best_descent(root, (const char *)nodes, (const char *)locks, (const char *)leaves, head);
+}
+
+#endif
