@@ -20,8 +20,8 @@ extension PersistentHeap {
     return i
   }
 
-  /// Takes a free block of a class: it belongs to the caller, its header is checked and says free. Where the class can have
-  /// none it may be one of a larger class; `nil` where no slab has one and an extent of its own may do.
+  /// Takes a free block of a class: it belongs to the caller, its header is checked and says free. Where the class can
+  /// have none it may be one of a larger class; `nil` where no slab has one and an extent of its own may do.
   @inline(__always)
   func takeBlock(
     _ index: Int, _ byteCount: Int, prefix: Int

@@ -216,7 +216,8 @@ final class WearTests: XCTestCase {
   func testTheQuarantineIsBounded() throws {
     // Those beyond a KiB rest up to an eighth of what small blocks may.
     for (size, least, most) in [
-      (900, 3 << 20, 12 << 20), (3000, 1 << 18, 6 << 20), (5000, 1 << 18, 6 << 20), (200_000, 1 << 18, 6 << 20),
+      (900, 3 << 20, 12 << 20), (3000, 1 << 18, 6 << 20), (5000, 1 << 18, 6 << 20),
+      (200_000, 1 << 18, 6 << 20),
     ] {
       let region = try PersistentRegion.inMemory(
         image: nil, size: 2 << 20, maximumSize: 256 << 20, medium: nil)
