@@ -22,11 +22,10 @@ enum SizeClasses {
 
   /// Units of a slab: the fewest from the wish on whose tail wastes no more than an eighth.
   ///
-  /// The first slab of a class is as small as can be; later ones have at least four units and two blocks. With more of
-  /// the large blocks to a slab, hardly one of them would ever be empty, and what is free could not serve other sizes.
+  /// The first slab of a class is as small as can be; later ones have at least four units and eight blocks.
   static func slabUnits(blockBytes: Int, unitShift: Int, isFirst: Bool) -> Int {
     let unit = 1 << unitShift
-    let wish = isFirst ? 1 : max(4 * unit, 2 * blockBytes)
+    let wish = isFirst ? 1 : max(4 * unit, 8 * blockBytes)
     var n = (max(wish, blockBytes) + unit - 1) >> unitShift
     while (n << unitShift) % blockBytes > (n << unitShift) / 8 { n += 1 }
     return n

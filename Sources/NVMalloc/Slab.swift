@@ -54,8 +54,8 @@ extension Slab {
   /// The most blocks that a slab has: see ``SizeClasses/slabUnits(blockBytes:unitShift:isFirst:)``.
   static func wordCapacity(unitShift: Int) -> Int { ((4 << unitShift) / 64 + 63) / 64 }
 
-  /// The most units of a slab that may wait to be adopted. Those that are made have fewer: two blocks of at most eight
-  /// units, eight blocks in older files, and what ``SizeClasses/slabUnits(blockBytes:unitShift:isFirst:)`` adds.
+  /// The most units of a slab that may wait to be adopted. Those that are made have fewer: eight blocks of at most eight
+  /// units, and what ``SizeClasses/slabUnits(blockBytes:unitShift:isFirst:)`` adds.
   static let longestPending = 128
 
   static func make(unitShift: Int) -> UnsafeMutablePointer<Slab> {
