@@ -21,9 +21,10 @@ public struct HeapOptions: Sendable {
   /// Default: 0.2 s.
   public var quarantine: QuarantinePolicy = .quarantine(.milliseconds(200))
   /// Bytes that may rest before the oldest of them are used again early instead of growing the heap; an eighth of
-  /// the heap where that is more. 64 MiB hold what 5 million frees of 64-byte blocks a second leave in 0.2 s. Blocks of
-  /// 4 KiB and more rest up to an eighth of that, each size for itself and large objects together: to cycle through more
-  /// is to work on pages that no cache holds.
+  /// the heap where that is more. 64 MiB hold what 5 million frees of 64-byte blocks a second leave in 0.2 s. Blocks
+  /// beyond a KiB, each size for itself, rest up to an eighth of that or, once a quarter of it rests, up to a quarter of
+  /// what is live of their size (a 64th of the limit at least); large objects together up to a quarter of what is live of
+  /// them (a 16th at least, an eighth at most): to cycle through more is to work on pages that no cache holds.
   public var quarantineLimit: Int = 64 << 20
   public var placement: PlacementPolicy = .automatic
   /// The least the region grows by, in bytes, when the heap is full; more in a large region (an eighth of

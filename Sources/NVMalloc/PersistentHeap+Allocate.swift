@@ -27,7 +27,9 @@ extension PersistentHeap {
     guard let index = classIndex(byteCount, prefix: prefix) else {
       return try allocateObject(byteCount, alignment, tag, owner, durability)
     }
-    let (slab, i) = try takeBlock(index)
+    guard let (slab, i) = try takeBlock(index, byteCount, prefix: prefix) else {
+      return try allocateObject(byteCount, alignment, tag, owner, durability)
+    }
     let blockBytes = slab.pointee.blockBytes
     let block = slab.offset(i)
     let slack = blockBytes &- prefix &- byteCount
@@ -41,7 +43,7 @@ extension PersistentHeap {
     // Ahead of the flush: a locked instruction behind it would wait for the medium, and with it the next
     // operation's misses.
     slab.setAllocated(i)
-    region.flush(at, count: BlockHeader.size)
+    region.flush(line: at, words: 0b11)
     if durability == .immediate { try region.fence() }
     return at + prefix
   }
@@ -84,13 +86,18 @@ extension PersistentHeap {
   ) throws(NVMError) -> Offset {
     let shape = try objectShape(byteCount, alignment)
     let word1 = BlockHeader.word1(tag: tag, owner: owner, epoch: epoch, slack: 0)
-    let unit = try acquireExtent(shape.count, alignment: shape.alignment) { [self] space, unit in
-      writeEntry(unit, .object, length: shape.count, word1, UInt64(byteCount))
-      enterObject(&space, unit, shape.count, byteCount)
+    let unit = try acquireExtent(
+      shape.count, slack: shape.count / Self.slackShare, alignment: shape.alignment
+    ) { [self] space, unit, count in
+      writeEntry(unit, .object, length: count, word1, UInt64(byteCount))
+      enterObject(&space, unit, count, byteCount)
     }
     if durability == .immediate { try region.fence() }
     return Offset(rawValue: start(ofUnit: unit))
   }
+
+  /// A large object may be larger than was asked for by this part of it.
+  static let slackShare = 8
 
   func finishObject(_ unit: Int, _ count: Int, _ byteCount: Int) {
     extents.withLock { enterObject(&$0, unit, count, byteCount) }

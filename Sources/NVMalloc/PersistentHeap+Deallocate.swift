@@ -17,24 +17,28 @@ extension PersistentHeap {
   /// - Complexity: O(1).
   public func deallocate(_ payload: Offset, durability: Durability = .immediate) throws(NVMError) {
     try checkWritable()
-    let claim = try claim(payload)
-    guard let slab = claim.place.slab else {
-      gate.enter()
-      region.store(claim.freeWord, at: entry(claim.place.index))
-      region.flush(entry(claim.place.index), count: 8)
-      gate.leave()
-      if durability == .immediate { try region.fence() }
-      return retireObject(claim)
-    }
+    guard let slab = slab(holding: payload) else { return try deallocateObject(payload, durability) }
+    let (i, freeWord) = try claim(payload, in: slab)
     // One store commits; a crash before it leaves the block allocated. Who takes the block at once stores to the
     // same line later, so handing it on need not wait for the fence; and a locked instruction behind the flush would
     // wait for the medium, and with it the next operation's misses.
-    let block = Offset(rawValue: slab.offset(claim.place.index))
-    region.store(claim.freeWord, at: block)
-    let empty = retire(slab, claim.place.index)
-    region.flush(block, count: 8)
+    let block = Offset(rawValue: slab.offset(i))
+    region.store(freeWord, at: block)
+    let empty = retire(slab, i)
+    region.flush(line: block, words: 1)
     if durability == .immediate { try region.fence() }
     if let empty { try releaseSlabs(empty) }
+  }
+
+  @inline(never)
+  private func deallocateObject(_ payload: Offset, _ durability: Durability) throws(NVMError) {
+    let claim = try claimObject(payload)
+    gate.enter()
+    region.store(claim.freeWord, at: entry(claim.place.index))
+    region.flush(entry(claim.place.index), count: 8)
+    gate.leave()
+    if durability == .immediate { try region.fence() }
+    retireObject(claim)
   }
 
   /// A block whose header belongs to the caller for now: nobody else can free it.
@@ -47,13 +51,25 @@ extension PersistentHeap {
     var freeWord: UInt64
   }
 
-  /// Finds the block of `payload`, verifies its header and takes it over.
+  /// The slab that `payload` lies in, if any.
   @inline(__always)
+  private func slab(holding payload: Offset) -> UnsafeMutablePointer<Slab>? {
+    let unit = Int(truncatingIfNeeded: payload.rawValue &>> UInt64(truncatingIfNeeded: unitShift))
+    return unit >= 0 && unit < unitCount ? slab(ofUnit: unit) : nil
+  }
+
+  /// Finds the block of `payload`, verifies its header and takes it over.
   func claim(_ payload: Offset) throws(NVMError) -> Claim {
-    let unit = Int(truncatingIfNeeded: payload.rawValue >> UInt64(unitShift))
-    guard unit >= 0, unit < unitCount, let slab = slab(ofUnit: unit) else {
-      return try claimObject(payload)
-    }
+    guard let slab = slab(holding: payload) else { return try claimObject(payload) }
+    let (i, freeWord) = try claim(payload, in: slab)
+    return Claim(place: BlockPlace(slab: slab, index: i), length: 0, byteCount: 0, freeWord: freeWord)
+  }
+
+  /// The same for a slab's block: its index, and word 0 of its header once free.
+  @inline(__always)
+  private func claim(
+    _ payload: Offset, in slab: UnsafeMutablePointer<Slab>
+  ) throws(NVMError) -> (index: Int, freeWord: UInt64) {
     // The miss overlaps with what the medium still has to do for the last operation.
     nvm_prefetch_write(region.pointer(to: Offset(rawValue: (payload.rawValue &- 1) & ~63)))
     if !slab.isScanned { scanNow(slab) }
@@ -62,14 +78,14 @@ extension PersistentHeap {
     let block = slab.offset(i)
     let word0 = region.load(Offset(rawValue: block))
     guard isAllocated(word0, region.load(Offset(rawValue: block &+ 8)), block, slab),
-      payload.rawValue == block &+ (1 &<< UInt64(BlockHeader.shift(word0)))
+      payload.rawValue == block &+ (1 &<< UInt64(truncatingIfNeeded: BlockHeader.shift(word0)))
     else {
       slab.setAllocated(i)
       throw notLive(payload)
     }
     let free = check.freeBlock(
       lines: slab.pointee.blockBytes &>> 6, at: block, generation: slab.pointee.generation)
-    return Claim(place: BlockPlace(slab: slab, index: i), length: 0, byteCount: 0, freeWord: free)
+    return (i, free)
   }
 
   /// Gives a claimed block back to its user, unchanged.

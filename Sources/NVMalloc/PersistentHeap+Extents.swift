@@ -23,10 +23,12 @@ extension PersistentHeap {
   /// - Parameters:
   ///   - reclaiming: whether, when nothing else helps, resting blocks and empty slabs of all classes are given back
   ///     first.
-  ///   - commit: writes and flushes the entry of a used extent at once, in the place of free(count).
+  ///   - slack: so many units more may be taken, where that leaves nothing of a run: a split costs a fence.
+  ///   - commit: writes and flushes the entry of a used extent at once, in the place of free(count); it is told the
+  ///     first unit and how many there are.
   func acquireExtent(
-    _ count: Int, alignment: Int = 1, reclaiming: Bool = true,
-    commit: ((inout ExtentSpace, Int) -> Void)? = nil
+    _ count: Int, slack: Int = 0, alignment: Int = 1, reclaiming: Bool = true,
+    commit: ((inout ExtentSpace, Int, Int) -> Void)? = nil
   ) throws(NVMError) -> Int {
     guard count <= ExtentEntry.maximumLength, alignment <= ExtentEntry.maximumLength,
       count &<< unitShift <= region.maximumSize
@@ -37,7 +39,7 @@ extension PersistentHeap {
         guard let run = try findRun(&space, count, alignment, growing: attempt > 0, &failure) else {
           return nil
         }
-        return try carve(&space, run, count, alignment, commit)
+        return try carve(&space, run, count, slack, alignment, commit)
       }
       if let unit { return unit }
       if attempt == 2 || attempt == 1 && !reclaiming { break }
@@ -58,52 +60,46 @@ extension PersistentHeap {
       path: region.path, underlying: cause)
   }
 
-  /// A run that fits: what has rested first, then growth, then what rests, the oldest first. Where more than the limit
-  /// rests, the oldest is used before the region grows.
+  /// A run that fits: what has rested first, then growth, then what rests, the oldest first. Where more rests than
+  /// ``largeLimit(live:)``, the oldest counts as rested: to go through space that was never used costs more than its wear.
   private func findRun(
     _ space: inout ExtentSpace, _ count: Int, _ alignment: Int, growing: Bool, _ failure: inout NVMError?
   ) throws(NVMError) -> Int? {
     let tick = now()
-    while space.oldestHasRested(now: tick, ticks: restTicks), let f = space.popOldest() {
+    let limit = max(largeLimit(live: space.objectUnits << unitShift), restingByteLimit / 16) >> unitShift
+    while space.quarantinedUnits > limit || space.oldestHasRested(now: tick, ticks: restTicks),
+      let f = space.popOldest()
+    {
       giveBack(&space, f.unit, f.length)
     }
     if let run = space.runs.find(count, alignment: alignment) { return run }
-    let limit = restingByteLimit
-    let resting = space.quarantinedUnits << unitShift
-    if resting <= limit / 16 || resting <= limit / Self.largeShare && restingBytes <= limit {
-      if !growing { return nil }
-      do throws(NVMError) {
-        try grow(&space, count + alignment - 1)
-        if let run = space.runs.find(count, alignment: alignment) { return run }
-      } catch {
-        guard [.outOfSpace, .diskFull, .outOfMemory].contains(error.code) else { throw error }
-        failure = error
-      }
+    if !growing { return nil }
+    do throws(NVMError) {
+      try grow(&space, count + alignment - 1)
+      if let run = space.runs.find(count, alignment: alignment) { return run }
+    } catch {
+      guard [.outOfSpace, .diskFull, .outOfMemory].contains(error.code) else { throw error }
+      failure = error
     }
     while let f = space.popOldest() {
       giveBack(&space, f.unit, f.length)
       if let run = space.runs.find(count, alignment: alignment) { return run }
     }
-    guard growing, failure == nil else { return nil }
-    do throws(NVMError) {
-      try grow(&space, count + alignment - 1)
-    } catch {
-      guard [.outOfSpace, .diskFull, .outOfMemory].contains(error.code) else { throw error }
-      failure = error
-    }
-    return space.runs.find(count, alignment: alignment)
+    return nil
   }
 
   /// Takes units off a free run.
   private func carve(
-    _ space: inout ExtentSpace, _ run: Int, _ count: Int, _ alignment: Int,
-    _ commit: ((inout ExtentSpace, Int) -> Void)?
+    _ space: inout ExtentSpace, _ run: Int, _ wanted: Int, _ slack: Int, _ alignment: Int,
+    _ commit: ((inout ExtentSpace, Int, Int) -> Void)?
   ) throws(NVMError) -> Int {
     var i = run
     var n = space.runs.length(at: i)
+    let end = i + n
     space.runs.remove(i)
     map.setWord(i, 0)
     let aligned = (i + alignment - 1) & ~(alignment - 1)
+    let count = end - aligned - wanted <= slack ? end - aligned : wanted
     if !headsTile(i, n, upTo: aligned + count) {
       // Rot. Memory knows better what is free.
       noteDamage()
@@ -123,7 +119,7 @@ extension PersistentHeap {
     let heads = try prepareSplit(i, count)
     map.set(i, tag: UnitMap.Tag.objectHeld, length: count)
     if let commit {
-      commit(&space, i)
+      commit(&space, i, count)
       if !heads.isEmpty || n > count { try region.order() }
     } else if region.load(entry(i)) != freeWord(i, count) {
       try commitFree(i, count)

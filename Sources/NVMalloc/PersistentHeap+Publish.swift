@@ -62,7 +62,9 @@ extension PersistentHeap {
   ) throws(NVMError) -> Reservation {
     try checkWritable()
     let prefix = try prefix(byteCount, alignment, owner)
-    guard let index = classIndex(byteCount, prefix: prefix) else {
+    guard let index = classIndex(byteCount, prefix: prefix),
+      let (slab, i) = try takeBlock(index, byteCount, prefix: prefix)
+    else {
       let shape = try objectShape(byteCount, alignment)
       let unit = try acquireExtent(shape.count, alignment: shape.alignment)
       return Reservation(
@@ -70,7 +72,6 @@ extension PersistentHeap {
         place: BlockPlace(slab: nil, index: unit),
         word1: BlockHeader.word1(tag: tag, owner: owner, epoch: epoch, slack: 0), low: 0)
     }
-    let (slab, i) = try takeBlock(index)
     let blockBytes = slab.pointee.blockBytes
     let slack = blockBytes &- prefix &- byteCount
     return Reservation(

@@ -56,8 +56,10 @@ extension PersistentHeap {
   }
 
   private func staysInPlace(_ byteCount: Int, _ old: BlockInfo) -> Bool {
-    old.isLarge
-      ? classIndex(byteCount, prefix: 16) == nil && units(forBytes: byteCount) == old.capacity >> unitShift
+    let units = units(forBytes: byteCount)
+    return old.isLarge
+      ? classIndex(byteCount, prefix: 16) == nil
+        && units + units / Self.slackShare >= old.capacity >> unitShift
       : byteCount * 2 + 128 >= old.capacity
   }
 

@@ -20,17 +20,25 @@ extension PersistentHeap {
     return i
   }
 
-  /// Takes a free block of a class: it belongs to the caller, its header is checked and says free.
+  /// Takes a free block of a class: it belongs to the caller, its header is checked and says free. Where the class can
+  /// have none it may be one of a larger class; `nil` where no slab has one and an extent of its own may do.
   @inline(__always)
-  func takeBlock(_ index: Int) throws(NVMError) -> (slab: UnsafeMutablePointer<Slab>, index: Int) {
+  func takeBlock(
+    _ index: Int, _ byteCount: Int, prefix: Int
+  ) throws(NVMError) -> (slab: UnsafeMutablePointer<Slab>, index: Int)? {
     let c = classes + index
     let lock = classLock(index)
     while true {
       lock.lock()
-      let found = takeFast(c)
-      if found != nil { c.pointee.liveBlocks &+= 1 }
+      let fast = takeFast(c)
+      if fast != nil { c.pointee.liveBlocks &+= 1 }
       lock.unlock()
-      let (slab, i) = if let found { found } else { try takeSlow(c) }
+      var found = fast
+      if found == nil {
+        found = try takeSlow(c, byteCount, prefix)
+        if found == nil { return nil }
+      }
+      let (slab, i) = found!
       let block = slab.offset(i)
       let expected = check.freeBlock(
         lines: slab.pointee.blockBytes &>> 6, at: block, generation: slab.pointee.generation)
@@ -38,7 +46,7 @@ extension PersistentHeap {
         if let wear { wear.countAllocation(block, slab.pointee.blockBytes) }
         return (slab, i)
       }
-      setAside(c, slab)
+      setAside(classes + slab.pointee.classIndex, slab)
     }
   }
 
@@ -46,10 +54,10 @@ extension PersistentHeap {
   private func takeFast(_ c: UnsafeMutablePointer<SizeClass>) -> (UnsafeMutablePointer<Slab>, Int)? {
     if isChoosy { chooseLeastAllocated(c) }
     if let slab = c.pointee.first, slab.pointee.freeCount > 0, let found = takeFree(c, slab) { return found }
-    if c.pointee.quarantined >= c.pointee.restingLimit || c.pointee.hasRested(now: now(), ticks: restTicks) {
+    if c.pointee.quarantined >= c.pointee.restingLimit || c.pointee.hasRested(ticks: restTicks, now: now) {
       let freed = c.pointee.pop()
-      // The header of the next one will be wanted soon.
-      if let next = c.pointee.oldest {
+      // The header of the next but one will be wanted soon: a miss may take longer than a fence.
+      if let next = c.pointee.upcoming(1) {
         nvm_prefetch_write(region.pointer(to: Offset(rawValue: next.slab.offset(Int(next.index)))))
       }
       return (freed.slab, Int(truncatingIfNeeded: freed.index))
@@ -95,8 +103,10 @@ extension PersistentHeap {
   /// rested, never used, a new slab; under pressure the oldest that rests, of this class and then of all.
   @inline(never)
   private func takeSlow(
-    _ c: UnsafeMutablePointer<SizeClass>
-  ) throws(NVMError) -> (UnsafeMutablePointer<Slab>, Int) {
+    _ c: UnsafeMutablePointer<SizeClass>, _ byteCount: Int, _ prefix: Int
+  ) throws(NVMError) -> (UnsafeMutablePointer<Slab>, Int)? {
+    // What has rested long is not to count as resting.
+    if restingBytes > restingByteLimit { try settleSome() }
     for attempt in 0..<3 {
       if attempt == 1 { adoptAll() }
       if let found = try search(c, underPressure: attempt == 1) { return found }
@@ -105,13 +115,38 @@ extension PersistentHeap {
       do throws(NVMError) {
         try makeSlab(c, reclaiming: attempt == 2)
       } catch {
-        guard attempt < 2, error.code == .outOfSpace || error.code == .diskFull else { throw error }
-        continue
+        guard error.code == .outOfSpace || error.code == .diskFull else { throw error }
+        if attempt < 2 { continue }
+        if let found = try takeLarger(c, prefix) { return found }
+        // Without a header in front an extent of its own can be smaller than a slab.
+        let slabUnits = SizeClasses.slabUnits(
+          blockBytes: SizeClasses.lines(c - classes) * 64, unitShift: unitShift, isFirst: true)
+        if units(forBytes: byteCount) < slabUnits { return nil }
+        throw error
       }
       break
     }
     // The new slab's blocks are there for all threads.
-    return try takeSlow(c)
+    return try takeSlow(c, byteCount, prefix)
+  }
+
+  /// Looks for a block of a larger class, up to twice the size: where no run of units is left for a slab, there may still
+  /// be room in slabs that others hold. Blocks are aligned to `prefix` beyond 64.
+  private func takeLarger(
+    _ c: UnsafeMutablePointer<SizeClass>, _ prefix: Int
+  ) throws(NVMError) -> (UnsafeMutablePointer<Slab>, Int)? {
+    let own = c - classes
+    let lines = SizeClasses.lines(own)
+    var i = own + 1
+    while i < classCount, SizeClasses.lines(i) <= 2 * lines {
+      if prefix <= 64 || (SizeClasses.lines(i) * 64) & (prefix - 1) == 0,
+        let found = try search(classes + i, underPressure: true)
+      {
+        return found
+      }
+      i += 1
+    }
+    return nil
   }
 
   /// Looks through the slabs of a class, scanning and formatting as needed; under pressure what rests counts.
@@ -145,23 +180,33 @@ extension PersistentHeap {
   }
 
   /// Called before a class takes space that it never used. Where more than the limit rests in the heap, and a fair
-  /// part of that in this class, or where its blocks are pages and more and rest up to their own limit, the class
-  /// uses its oldest early from now on: then `true`. Under the class lock.
+  /// part of that in this class, or where its blocks are larger and more of them rest than an eighth of the limit or,
+  /// with others resting too, than ``largeLimit(live:)``, the class uses its oldest early from now on: then `true`. Under
+  /// the class lock.
   private func limitResting(_ c: UnsafeMutablePointer<SizeClass>) -> Bool {
     let limit = restingByteLimit
-    if restingBytes > limit {
-      c.pointee.restingLimit = max(Self.batch, limit / 16 / c.pointee.blockBytes)
-    } else if c.pointee.blockBytes > 4096 {
-      c.pointee.restingLimit = max(Self.batch, limit / Self.largeShare / c.pointee.blockBytes)
-    } else {
-      c.pointee.restingLimit = .max
-      return false
+    let blockBytes = c.pointee.blockBytes
+    let all = restingBytes
+    var most = Int.max
+    if blockBytes > Self.longestFullRest {
+      most = all > limit / 4 ? largeLimit(live: c.pointee.liveBlocks * blockBytes) : limit / 8
     }
+    if all > limit { most = min(most, limit / 16) }
+    c.pointee.restingLimit = most == .max ? .max : max(Self.fewestResting, most / blockBytes)
     return c.pointee.quarantined >= c.pointee.restingLimit
   }
 
-  /// Of the bytes that may rest, the blocks of one class from 4 KiB on, and the large objects, have this part each.
-  static let largeShare = 8
+  /// Blocks up to this size rest for the whole time, as long as the heap's limit is kept: theirs are the headers that an
+  /// allocator wears out. Of larger ones the application writes most lines itself.
+  static let longestFullRest = 1024
+  static let fewestResting = 16
+
+  /// Bytes of one class, or of large objects, that may rest where blocks are larger than ``longestFullRest``: a quarter of
+  /// what is live of them, but a 64th of the heap's limit at least, and an eighth at most.
+  func largeLimit(live: Int) -> Int {
+    let limit = restingByteLimit
+    return min(max(live / 4, limit / 64), limit / 8)
+  }
 
   var restingByteLimit: Int { max(options.quarantineLimit, unitCount << unitShift / 8) }
 
@@ -185,6 +230,7 @@ extension PersistentHeap {
       return
     }
     let tick = now()
+    c.pointee.stamp(tick)
     let early = c.pointee.quarantined >= c.pointee.restingLimit
     c.pointee.preferOldest(of: Self.batch) { freed in
       early || tick &- freed.tick >= restTicks
@@ -218,37 +264,44 @@ extension PersistentHeap {
 
   /// Takes a block whose header says free back into memory, to rest. Called by its owner. Returns slabs that are to
   /// be given back, ``releaseSlabs(_:)``, once that header is durable.
+  @inline(__always)
   func retire(_ slab: UnsafeMutablePointer<Slab>, _ index: Int) -> UnsafeMutablePointer<Slab>? {
     let c = classes + slab.pointee.classIndex
     let lock = classLock(slab.pointee.classIndex)
-    let tick = now()
     lock.lock()
     c.pointee.liveBlocks &-= 1
-    c.pointee.push(SizeClass.Freed(slab: slab, index: UInt32(truncatingIfNeeded: index), tick: tick))
-    if c.pointee.quarantined < c.pointee.ringLimit &+ Self.batch {
-      lock.unlock()
-      return nil
-    }
-    defer { lock.unlock() }
-    return settleRested(c, now: tick)
+    let empty = c.pointee.push(slab, index) ? stamp(c) : nil
+    lock.unlock()
+    return empty
   }
 
-  /// Moves some of what has rested beyond the ring's limit to the free bits, many at a time: their slabs are scattered
-  /// over memory, and so the misses overlap. Half of a class's slabs may stay, empty, for its next burst: to make a slab
-  /// writes every header in it.
+  /// Gives the blocks freed last their time. Moves some of what has rested beyond the ring's limit to the free bits, many
+  /// at a time: their slabs are scattered over memory, and so the misses overlap. Half of a class's slabs may stay, empty,
+  /// for its next burst: to make a slab writes every header in it. Returns the others. Under the class lock.
   @inline(never)
-  private func settleRested(_ c: UnsafeMutablePointer<SizeClass>, now tick: UInt32) -> UnsafeMutablePointer<
-    Slab
-  >? {
-    c.pointee.prefetchOldest(2 * Self.batch)
+  private func stamp(_ c: UnsafeMutablePointer<SizeClass>) -> UnsafeMutablePointer<Slab>? {
+    c.pointee.stamp(now())
+    guard c.pointee.quarantined >= c.pointee.ringLimit &+ Self.batch else { return nil }
     var empty: UnsafeMutablePointer<Slab>?
-    let keeping = max(1, c.pointee.slabCount / 2)
-    for _ in 0..<2 * Self.batch {
-      guard c.pointee.quarantined > c.pointee.ringLimit, c.pointee.hasRested(now: tick, ticks: restTicks)
-      else { break }
-      settleOldest(c, keeping: keeping, &empty)
-    }
+    settleRested(
+      c, atMost: min(2 * Self.batch, c.pointee.quarantined - c.pointee.ringLimit),
+      keeping: max(1, c.pointee.slabCount / 2), &empty)
     return empty
+  }
+
+  /// Moves up to so many that have rested to the free bits; returns how many. Under the class lock.
+  @discardableResult
+  private func settleRested(
+    _ c: UnsafeMutablePointer<SizeClass>, atMost count: Int, keeping: Int,
+    _ empty: inout UnsafeMutablePointer<Slab>?
+  ) -> Int {
+    var done = 0
+    while done < count, c.pointee.hasRested(ticks: restTicks, now: now) {
+      if done & (Self.batch - 1) == 0 { c.pointee.prefetchOldest(Self.batch) }
+      settleOldest(c, keeping: keeping, &empty)
+      done += 1
+    }
+    return done
   }
 
   /// Moves the oldest resting block to its slab's free bits; a slab left empty, beyond `keeping` of them, is
@@ -305,15 +358,34 @@ extension PersistentHeap {
 
   /// Moves everything that has rested to the free bits. Under the class lock.
   func settleAllRested(_ c: UnsafeMutablePointer<SizeClass>) {
-    let tick = now()
     var none: UnsafeMutablePointer<Slab>?
-    while c.pointee.hasRested(now: tick, ticks: restTicks) { settleOldest(c, keeping: .max, &none) }
+    settleRested(c, atMost: .max, keeping: .max, &none)
   }
 
-  /// Gives empty slabs back: before the heap grows, those that are known to be empty, one of a class excepted; under
-  /// space pressure all, and everything that rests is settled first. O(slabs of classes with such).
+  /// What a thread settles at once before the heap grows: more would be felt, and who needs more comes again.
+  private static let settledAtOnce = 1 << 14
+
+  /// Moves some of what has rested to the free bits.
+  private func settleSome() throws(NVMError) {
+    var left = Self.settledAtOnce
+    for i in 0..<classCount where left > 0 {
+      let c = classes + i
+      if nvm_load_relaxed(classLocks + i * 64 + 8) <= UInt64(Self.batch) { continue }
+      var empty: UnsafeMutablePointer<Slab>?
+      lock(of: c).lock()
+      left -= settleRested(c, atMost: left, keeping: max(1, c.pointee.slabCount / 2), &empty)
+      c.pointee.shrinkRing()
+      lock(of: c).unlock()
+      try releaseSlabs(empty)
+    }
+  }
+
+  /// Gives empty slabs back: before the heap grows, those that are known to be empty, one of a class excepted, after some
+  /// of what has rested was settled; under space pressure all, and everything that rests is settled first. O(slabs of
+  /// classes with such), and of what is settled.
   func reclaimSlabs(underPressure: Bool) throws(NVMError) {
     if underPressure { adoptAll() }
+    var settling = Self.settledAtOnce
     for i in 0..<classCount {
       let c = classes + i
       var empty: UnsafeMutablePointer<Slab>?
@@ -321,6 +393,10 @@ extension PersistentHeap {
       let keeping = underPressure ? 0 : 1
       if underPressure {
         while c.pointee.quarantined > 0 { settleOldest(c, keeping: 0, &empty) }
+        c.pointee.shrinkRing()
+      } else if settling > 0, c.pointee.quarantined > Self.batch {
+        settling -= settleRested(c, atMost: settling, keeping: keeping, &empty)
+        c.pointee.shrinkRing()
       }
       var next = underPressure || c.pointee.emptyCount > keeping ? c.pointee.anySlab : nil
       while let slab = next, underPressure || c.pointee.emptyCount > keeping {

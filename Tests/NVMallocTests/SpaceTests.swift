@@ -43,6 +43,114 @@ final class SpaceTests: XCTestCase {
     XCTAssertTrue(last.contains(try again.allocate(byteCount: 40)))
   }
 
+  /// What nothing but single runs of two units is left for.
+  private func heapOfPairs(with block: Int? = nil) throws -> (PersistentHeap, [Offset]) {
+    let heap = try makeHeap(size: 256 << 10)
+    var slab: [Offset] = []
+    if let block { slab = [try heap.allocate(byteCount: block), try heap.allocate(byteCount: block)] }
+    var units: [Offset] = []
+    while let p = try? heap.allocate(byteCount: 1024, alignment: 1024) { units.append(p) }
+    units.sort { $0.rawValue < $1.rawValue }
+    // Every third one stays, and holds the others apart.
+    for (i, p) in units.enumerated() where i % 3 != 0 { try heap.deallocate(p) }
+    return (heap, slab)
+  }
+
+  /// A block in front of which a header would not fit any more gets an extent of its own.
+  func testWithoutRoomForASlabAnExtentDoes() throws {
+    let (heap, _) = try heapOfPairs()
+    let p = try heap.allocate(byteCount: 2048, tag: BlockTag(rawValue: 7))
+    XCTAssertTrue(try heap.info(of: p).isLarge)
+    XCTAssertEqual(try heap.info(of: p).length, 2048)
+    let r = try heap.reserve(byteCount: 2040)
+    heap.cancel(r)
+    // Three units in one piece there are not.
+    assertThrows(.outOfSpace, try heap.allocate(byteCount: 2100))
+    XCTAssertEqual(try reopened(heap).info(of: p).tag, BlockTag(rawValue: 7))
+    try heap.deallocate(p)
+    XCTAssertEqual(try heap.verify().problems, [])
+  }
+
+  /// A free block of a larger class serves where the class can have no slab.
+  func testWithoutRoomForASlabALargerBlockDoes() throws {
+    let (heap, blocks) = try heapOfPairs(with: 2400)
+    try heap.deallocate(blocks[0])
+    let capacity = try heap.usableSize(of: blocks[1])
+    let p = try heap.allocate(byteCount: 2100, owner: OwnerToken(rawValue: 5))
+    XCTAssertEqual(p, blocks[0])
+    XCTAssertEqual(try heap.usableSize(of: p), capacity)
+    XCTAssertEqual(try heap.info(of: p).length, 2100)
+    XCTAssertEqual(try heap.verify().problems, [])
+    let again = try reopened(heap)
+    XCTAssertEqual(try again.info(of: p).owner, OwnerToken(rawValue: 5))
+    XCTAssertEqual(try again.verify().problems, [])
+    try heap.deallocate(p)
+  }
+
+  /// Sizes of three decades in a heap that is half full: no allocation fails for want of room in one piece.
+  func testHalfFullServesAllSizes() throws {
+    let heap = try makeHeap(size: 4 << 20)
+    var random = SplitMix(seed: 1)
+    func size() -> Int {
+      let shift = Int.random(in: 0..<8, using: &random)
+      return Int.random(in: 16 << shift..<32 << shift, using: &random)
+    }
+    var slots: [Offset?] = Array(repeating: nil, count: 3900)
+    var live = 0
+    for _ in 0..<60_000 {
+      let i = Int.random(in: 0..<slots.count, using: &random)
+      if let p = slots[i] {
+        live -= try heap.info(of: p).length
+        try heap.deallocate(p)
+        slots[i] = nil
+      }
+      let n = live < 2 << 20 ? size() : 16
+      slots[i] = try heap.allocate(byteCount: n)
+      live += n
+    }
+    XCTAssertEqual(try heap.verify().problems, [])
+  }
+
+  /// A large object takes the whole of a run that is little larger, and may grow into it.
+  func testALargeObjectLeavesNoSliver() throws {
+    let heap = try makeHeap(size: 256 << 10)
+    let first = try heap.allocate(byteCount: 17 << 10)
+    let wall = try heap.allocate(byteCount: 9 << 10)
+    try heap.deallocate(first)
+    let p = try heap.allocate(byteCount: 16 << 10)
+    XCTAssertEqual(p, first)
+    XCTAssertEqual(try heap.usableSize(of: p), 17 << 10)
+    XCTAssertEqual(try heap.reallocate(p, byteCount: 17 << 10), p)
+    XCTAssertEqual(try heap.reallocate(p, byteCount: 16 << 10), p)
+    XCTAssertEqual(try reopened(heap).usableSize(of: p), 17 << 10)
+    try heap.deallocate(p)
+    // Two units more than an eighth: that would be waste.
+    let q = try heap.allocate(byteCount: 14 << 10)
+    XCTAssertEqual(try heap.usableSize(of: q), 14 << 10)
+    try heap.deallocate(wall)
+    try heap.deallocate(q)
+    XCTAssertEqual(try heap.verify().problems, [])
+  }
+
+  /// What has rested of one size serves another before the heap grows.
+  func testRestedBlocksOfOneSizeServeAnother() throws {
+    let heap = try makeHeap(
+      size: 1 << 20, maximumSize: 64 << 20, quarantine: .quarantine(.milliseconds(200)))
+    heap.setTime(1 << 30)
+    var blocks: [Offset] = []
+    while heap.statistics.totalBytes <= 1 << 20 { blocks.append(try heap.allocate(byteCount: 40)) }
+    let size = heap.statistics.totalBytes
+    for p in blocks { try heap.deallocate(p) }
+    heap.setTime(2 << 30)
+    var taken = 0
+    while taken < 700 << 10 {
+      _ = try heap.allocate(byteCount: 3000)
+      taken += 3072
+    }
+    XCTAssertEqual(heap.statistics.totalBytes, size)
+    XCTAssertEqual(try heap.verify().problems, [])
+  }
+
   func testFullAndEmptyAgain() throws {
     for policy in [QuarantinePolicy.none, .quarantine(.seconds(100))] {
       let heap = try makeHeap(size: 512 << 10, quarantine: policy)

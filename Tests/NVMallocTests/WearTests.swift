@@ -167,11 +167,57 @@ final class WearTests: XCTestCase {
     }
   }
 
+  /// With many sizes at rest, each of the larger ones rests up to a quarter of what is live of it.
+  func testLargerBlocksRestByWhatIsLive() throws {
+    let region = try PersistentRegion.inMemory(
+      image: nil, size: 16 << 20, maximumSize: 1 << 30, medium: nil)
+    var options = HeapOptions()
+    options.quarantine = .quarantine(.seconds(10))
+    let heap = try PersistentHeap.format(region, options: options)
+    heap.setTime(1 << 30)
+    var random = SplitMix(seed: 4)
+    var live: [(Offset, Int)] = []
+    var bytes = 0
+    for i in 0..<60_000 {
+      if i >= 4000 {
+        let at = Int.random(in: 0..<live.count, using: &random)
+        live.swapAt(at, live.count - 1)
+        let (p, size) = live.removeLast()
+        try heap.deallocate(p)
+        bytes -= size
+      }
+      let size = Int.random(in: 2000...16_000, using: &random)
+      live.append((try heap.allocate(byteCount: size), size))
+      bytes += size
+    }
+    let statistics = heap.statistics
+    // A quarter of the limit, and then a MiB for each of 26 classes; all that was freed is 500 MiB.
+    XCTAssertLessThan(statistics.quarantinedBytes, 42 << 20)
+    XCTAssertLessThan(statistics.totalBytes - statistics.freeExtentBytes, bytes * 3 / 2 + 42 << 20)
+    XCTAssertGreaterThan(statistics.quarantinedBytes, 4 << 20)
+  }
+
+  /// Frees of one moment share a reading of the clock: they may rest longer for it, never less, and all come back.
+  func testFreesOfOneMomentRest() throws {
+    let heap = try makeHeap(size: 1 << 20, quarantine: .quarantine(.milliseconds(200)))
+    let start: UInt64 = 1 << 30
+    heap.setTime(start)
+    let blocks = try (0..<100).map { _ in try heap.allocate(byteCount: 40) }
+    for p in blocks { try heap.deallocate(p) }
+    heap.setTime(start + 190_000_000)
+    for _ in 0..<300 { XCTAssertFalse(blocks.contains(try heap.allocate(byteCount: 40))) }
+    heap.setTime(start + 420_000_000)
+    var again: Set<Offset> = []
+    for _ in 0..<200 { again.insert(try heap.allocate(byteCount: 40)) }
+    XCTAssertTrue(again.isSuperset(of: blocks))
+  }
+
   /// Resting blocks beyond the limit are used again instead of growing the heap, the oldest first.
   func testTheQuarantineIsBounded() throws {
-    // Pages and more rest up to an eighth of what small blocks may.
+    // Those beyond a KiB rest up to an eighth of what small blocks may.
     for (size, least, most) in [
-      (3000, 3 << 20, 12 << 20), (5000, 1 << 18, 6 << 20), (200_000, 1 << 18, 6 << 20),
+      (900, 3 << 20, 12 << 20), (3000, 1 << 18, 6 << 20), (5000, 1 << 18, 6 << 20),
+      (200_000, 1 << 18, 6 << 20),
     ] {
       let region = try PersistentRegion.inMemory(
         image: nil, size: 2 << 20, maximumSize: 256 << 20, medium: nil)
