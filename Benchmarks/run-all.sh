@@ -26,7 +26,8 @@ run heap heap
 run heap-2-threads heap --threads 2
 run store store
 run recovery recovery
-run wear wear
+# What it shows is counts, which hardly differ from round to round.
+run wear wear --runs 1
 run protect protect
 run groups groups
 run groups-file groups --media file --path "$disk" --n 20000
