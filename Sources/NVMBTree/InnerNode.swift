@@ -17,11 +17,12 @@ import Glibc
 /// Readers are optimistic: they read without a lock and check the version afterwards. All words are read by
 /// atomic loads; a count is clamped, so that a torn view cannot lead out of the node.
 struct InnerNode {
-  static let size = 1024
-  static let capacity = 79
+  static let size = 1 << Int(NVM_INNER_SHIFT)
+  static let capacity = Int(NVM_INNER_CAPACITY)
   static let slots = Int(NVM_SEARCH_WORDS)
-  private static let heads = 64
-  private static let children = 704
+  private static let pivots = Int(NVM_INNER_PIVOTS)
+  private static let heads = Int(NVM_INNER_HEADS)
+  private static let children = Int(NVM_INNER_CHILDREN)
 
   let base: UnsafeMutableRawPointer
   let tails: UnsafeMutableRawPointer
@@ -29,18 +30,18 @@ struct InnerNode {
   @inline(__always) var version: UnsafeMutableRawPointer { base }
   @inline(__always) var count: Int {
     // Raised only when the separators are in place: a reader follows the tail of any separator within the count.
-    get { min(Int(truncatingIfNeeded: nvm_load_acquire(base + 8)), Self.capacity) }
+    get { min(Int(truncatingIfNeeded: nvm_load_acquire(base + Int(NVM_INNER_COUNT))), Self.capacity) }
     nonmutating set {
       let old = count
       for i in newValue..<max(newValue, old) { setHead(i, .max) }
       if prefixLength > 0, old > newValue { clearRest(newValue..<old) }
-      nvm_store_release(base + 8, UInt64(newValue))
+      nvm_store_release(base + Int(NVM_INNER_COUNT), UInt64(newValue))
     }
   }
   @inline(__always) func head(_ i: Int) -> UInt64 { nvm_load_relaxed(base + (Self.heads &+ 8 &* i)) }
   @inline(__always) private func setHead(_ i: Int, _ head: UInt64) {
     nvm_store_relaxed(base + (Self.heads &+ 8 &* i), head)
-    if i & 15 == 15, i < 64 { nvm_store_relaxed(base + (16 &+ 8 &* (i &>> 4)), head) }
+    if i & 15 == 15, i < 64 { nvm_store_relaxed(base + (Self.pivots &+ 8 &* (i &>> 4)), head) }
   }
   @inline(__always) func child(_ i: Int) -> UInt32 { nvm_load32_relaxed(base + (Self.children &+ 4 &* i)) }
   @inline(__always) func setChild(_ i: Int, _ node: UInt32) {
@@ -86,7 +87,7 @@ struct InnerNode {
   /// Which sixteen separators decide.
   @inline(__always) func part(for head: UInt64) -> Int {
     var part = 0
-    for pivot in 0..<4 { part &+= nvm_load_relaxed(base + (16 &+ 8 &* pivot)) <= head ? 1 : 0 }
+    for pivot in 0..<4 { part &+= nvm_load_relaxed(base + (Self.pivots &+ 8 &* pivot)) <= head ? 1 : 0 }
     return part
   }
   @inline(__always) func prefetch(part: Int) {

@@ -214,13 +214,14 @@ extension PersistentRegion {
       count(tally)
       return try settle()
     }
-    let lines = counterTable.add(tally, fences: 1, to: row)
+    counterTable.add(tally, to: row)
     switch mode {
     case .mediated: try mediatedFence()
     case .journaled: break
     default: nvm_store_fence()
     }
-    counterTable.noteSettled(lines, in: row)
+    // When it is over: persist groups go by it.
+    counterTable.noteFence(in: row)
     if nvm_load_relaxed(control.status) != 0 { throw unusableError() }
   }
 
@@ -231,12 +232,13 @@ extension PersistentRegion {
   /// with locks held; elsewhere it is a fence.
   @inlinable @inline(__always)
   package func settle() throws(NVMError) {
-    counterTable.add(1, .fences)
     switch mode {
     case .mediated: try mediatedFence()
     case .journaled: break
     default: nvm_store_fence()
     }
+    // Counted when it is over: persist groups go by it.
+    counterTable.add(1, .fences)
     counterTable.noteSettled()
     if nvm_load_relaxed(control.status) != 0 { throw unusableError() }
   }

@@ -63,15 +63,12 @@ public import CNVM
     let slot = nvm_thread_slot()
     return slot == 0 ? nil : base + Int(slot) &* 64
   }
-  /// Returns how many lines the row counts now.
-  @discardableResult @inlinable @inline(__always)
-  func add(_ tally: StoreTally, fences: UInt64 = 0, to row: UnsafeMutableRawPointer) -> UInt64 {
+  @inlinable @inline(__always)
+  func add(_ tally: StoreTally, to row: UnsafeMutableRawPointer) {
     let bytes = row + Field.bytes.rawValue
     nvm_store_relaxed(bytes, nvm_load_relaxed(bytes) &+ tally.bytes)
-    let lines = nvm_load_relaxed(row + Field.lines.rawValue) &+ tally.lines
-    nvm_store_relaxed(row + Field.lines.rawValue, lines)
-    if fences != 0 { nvm_store_relaxed(row, nvm_load_relaxed(row) &+ fences) }
-    return lines
+    let lines = row + Field.lines.rawValue
+    nvm_store_relaxed(lines, nvm_load_relaxed(lines) &+ tally.lines)
   }
   @inlinable @inline(__always)
   func add(_ tally: StoreTally) {
@@ -82,9 +79,11 @@ public import CNVM
       _ = nvm_fetch_add_relaxed(base + Field.lines.rawValue, tally.lines)
     }
   }
+  /// Counts a fence that is over.
   @inlinable @inline(__always)
-  func noteSettled(_ lines: UInt64, in row: UnsafeMutableRawPointer) {
-    nvm_store_relaxed(row + Self.settledLines, lines)
+  func noteFence(in row: UnsafeMutableRawPointer) {
+    nvm_store_relaxed(row + Field.fences.rawValue, nvm_load_relaxed(row + Field.fences.rawValue) &+ 1)
+    nvm_store_relaxed(row + Self.settledLines, nvm_load_relaxed(row + Field.lines.rawValue))
   }
 
   /// Lines that the slot had flushed at its last fence or order. Not kept for slot 0.

@@ -45,7 +45,10 @@ final class PersistGroupTests: RegionTestCase {
     }
     func order() throws(NVMError) { settle() }
     func fence() throws(NVMError) { settle() }
+    /// Asked while a fence is under way.
+    var duringFence: () -> Void = {}
     private func settle() {
+      duringFence()
       lock.withLock {
         for (line, version) in flushed.removeValue(forKey: nvm_thread_slot()) ?? [:]
         where version.number > durable[line]?.number ?? 0 {
@@ -103,6 +106,22 @@ final class PersistGroupTests: RegionTestCase {
       work.signal()
       done.wait()
     }
+  }
+
+  func testAGroupIsNotPersistedBeforeTheFenceIsOver() throws {
+    let (region, medium) = try makeRegion()
+    let group = region.makePersistGroup()
+    var asked = 0
+    medium.duringFence = {
+      asked += 1
+      XCTAssertFalse(group.isPersisted, "fence \(asked)")
+    }
+    for fence in [region.fence, region.order, region.settle, { try region.settle(counting: StoreTally()) }] {
+      try region.store(UInt64(asked) + 1, at: place, in: group)
+      try fence()
+      XCTAssertTrue(group.isPersisted)
+    }
+    XCTAssertEqual(asked, 4)
   }
 
   func testAGroupIsPersistedByTheNextFenceOfItsThread() throws {

@@ -4,7 +4,7 @@
 
 #include <stdint.h>
 
-// An inner node as the tree's InnerNode lays it out; asserted there.
+// Where an inner node (NVMBTree/InnerNode.swift, which is laid out by these) has what, and the size of a leaf.
 #define NVM_INNER_SHIFT 10
 #define NVM_INNER_COUNT 8
 #define NVM_INNER_PIVOTS 16

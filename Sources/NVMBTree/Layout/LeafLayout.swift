@@ -1,3 +1,5 @@
+import CNVM
+
 // The leaf, 512 bytes on a 512-byte boundary: one disk sector, eight cache lines.
 //
 // OFFSET SIZE  DESCRIPTION
@@ -36,7 +38,7 @@
 
 enum LeafLayout {
   static let size = 512
-  static let shift: UInt64 = 9
+  static let shift = UInt64(NVM_LEAF_SHIFT)
   static let slots = 28
   static let slotMask: UInt64 = (1 << 28) - 1
   /// One slot stays free, so that an update always finds one.
