@@ -279,9 +279,7 @@ extension PersistentRegion {
   @usableFromInline @inline(never)
   func mediatedStore(_ word: UInt64, _ p: UnsafeMutableRawPointer) {
     guard let guarded else { return medium!.store(word, at: p) }
-    nvm_guard_begin(guarded, p, 8)
-    nvm_store_release(p, word)
-    nvm_guard_end(guarded)
+    nvm_guard_store(guarded, p, word)
   }
   @usableFromInline @inline(never)
   func mediatedStoreNontemporal(_ word: UInt64, _ p: UnsafeMutableRawPointer) {
@@ -335,11 +333,19 @@ extension PersistentRegion {
   }
   @usableFromInline @inline(never)
   func mediatedOrder() throws(NVMError) {
+    if let guarded { return fenceLines(guarded) }
     try settle { () throws(NVMError) in try medium!.order() }
   }
   @usableFromInline @inline(never)
   func mediatedFence() throws(NVMError) {
+    if let guarded { return fenceLines(guarded) }
     try settle { () throws(NVMError) in try medium!.fence() }
+  }
+  /// Cannot fail; the callers look at the status afterwards.
+  @inline(__always)
+  private func fenceLines(_ guarded: UnsafeMutablePointer<nvm_guard>) {
+    nvm_store_fence()
+    nvm_guard_settle(guarded)
   }
   /// A failed sync is sticky: nobody may believe a later one.
   private func settle(_ body: () throws(NVMError) -> Void) throws(NVMError) {
