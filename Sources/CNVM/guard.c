@@ -179,7 +179,7 @@ static bool batch(struct guard *g, bool all) {
           while (stop < w * 64 + end && guard_has_window(g, stop) && !is_open(g, stop)) stop++;
           if (stop == granule) continue;
           if (atomic_load(&all_stretches) < atomic_load(&stretch_limit) && guard_open_run(g, granule, stop) == 0)
-            for (uint64_t k = granule; k < stop; k++) guard_enqueue(g, k);
+            for (uint64_t k = granule; k < stop; k++) note(g, g->ahead, w, 1ull << (k % 64));
           i = stop - w * 64 - 1;
         }
       }
