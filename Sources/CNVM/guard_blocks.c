@@ -5,18 +5,20 @@
 
 // Blocks of 32 granules, in the deferred way.
 //
-// Where a program stores all over its data, granules that are closed one by one open again one by one, by a fault each;
-// and each border between open and closed pages in a large page costs the processor its one translation for all of it.
-// So a block is opened and closed as one as long as three quarters of it are in use anyway:
+// Where a program stores all over its data, granules that are closed one by one open again one by one, by a
+// fault each; and each border between open and closed pages in a large page costs the processor its one
+// translation for all of it. So a block is opened and closed as one as long as three quarters of it are in
+// use anyway:
 //
-//   dense   24 of its 32 granules were stored to within the last two intervals, some of them in the last one. Its other
-//           granules stay open, or are opened by the batch, and wait in the queue as if they had been stored to.
-//   opens as one   by the first fault, if it was dense in the time before it was last closed as a whole. A block that is
-//           then stored to in two intervals running without being dense, or closes without having been, opens granule
-//           by granule from then on.
+//   dense          24 of its 32 granules were stored to within the last two intervals, some of them in the
+//                  last one. Its other granules stay open, or are opened by the batch, and wait in the queue as
+//                  if they had been stored to.
+//   opens as one   by the first fault, if it was dense in the time before it was last closed as a whole. A
+//                  block that is then stored to in two intervals running without being dense, or closes
+//                  without having been, opens granule by granule from then on.
 //
-// So what is open and not in use is a third of what is, at most, and a block for two intervals each time that a program
-// ceases to use it densely. A granule of a dense block closes three intervals after the last store to the block, at most.
+// So what is open and not in use is a third of what is, at most, and a block for two intervals each time that
+// a program ceases to use it densely. All of it closes one to two intervals after the last store to it.
 
 #define DENSE_GRANULES 24
 
@@ -36,12 +38,13 @@ void guard_grant_range(struct guard *g, uint64_t granule, uint64_t *first, uint6
 }
 
 void guard_blocks_changed(struct guard *g, uint64_t first, uint64_t end) {
-  if (first % NVM_GUARD_BLOCK != 0) atomic_fetch_and(&g->blocks[first / NVM_GUARD_BLOCK], (uint8_t)~GUARD_BLOCK_ASKED);
-  if (end % NVM_GUARD_BLOCK != 0) atomic_fetch_and(&g->blocks[end / NVM_GUARD_BLOCK], (uint8_t)~GUARD_BLOCK_ASKED);
+  const uint8_t others = (uint8_t)~GUARD_BLOCK_ASKED;
+  if (first % NVM_GUARD_BLOCK != 0) atomic_fetch_and(&g->blocks[first / NVM_GUARD_BLOCK], others);
+  if (end % NVM_GUARD_BLOCK != 0) atomic_fetch_and(&g->blocks[end / NVM_GUARD_BLOCK], others);
 }
 
-// A block that is open as a whole: large pages, if they are wanted and may be gone. A third of a millisecond when the
-// pages must be copied.
+// A block that is open as a whole: large pages, if they are wanted and may be gone. A third of a millisecond
+// when the pages must be copied.
 static void ask_for_large(struct guard *g, uint64_t first, uint64_t flags) {
   if ((flags & GUARD_BLOCK_LARGE) == 0 || (flags & GUARD_BLOCK_ASKED) != 0) return;
   atomic_fetch_or(&g->blocks[first / NVM_GUARD_BLOCK], GUARD_BLOCK_ASKED);
@@ -56,7 +59,8 @@ uint64_t guard_review_blocks(struct guard *g, uint64_t word, uint64_t closing, u
   for (uint64_t block = word * (64 / NVM_GUARD_BLOCK); block < (word + 1) * (64 / NVM_GUARD_BLOCK); block++) {
     uint64_t bits = block_bits(block);
     uint8_t flags = atomic_load(&g->blocks[block]);
-    bool isDense = (closing & bits) != 0 && __builtin_popcountll((closing | touched) & bits) >= DENSE_GRANULES;
+    int used = __builtin_popcountll((closing | touched) & bits);
+    bool isDense = (closing & bits) != 0 && used >= DENSE_GRANULES;
     if (isDense) {
       atomic_fetch_or(&g->blocks[block], GUARD_BLOCK_DENSE | GUARD_BLOCK_PROVED);
     } else if ((closing & bits) != 0 && (touched & bits) != 0) {
@@ -72,7 +76,8 @@ uint64_t guard_review_blocks(struct guard *g, uint64_t word, uint64_t closing, u
       } else if (shut == 0) {
         ask_for_large(g, first, flags);
       } else if (guard_open_run(g, first, end) == 0) {
-        atomic_fetch_add_explicit(&g->count_ahead, (uint64_t)__builtin_popcountll(shut), memory_order_relaxed);
+        uint64_t opened = (uint64_t)__builtin_popcountll(shut);
+        atomic_fetch_add_explicit(&g->count_ahead, opened, memory_order_relaxed);
         kept |= shut;
         ask_for_large(g, first, atomic_load(&g->blocks[block]));
       }

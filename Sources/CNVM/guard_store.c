@@ -1,7 +1,7 @@
 #include "guard_internal.h"
 
-// The word stores of the primitives stand in a section of their own: the handler takes a fault there for asked for. To
-// note in thread-local memory what is about to be stored would cost more than the store.
+// The word stores of the primitives stand in a section of their own: the handler takes a fault there for
+// asked for. To note in thread-local memory what is about to be stored would cost more than the store.
 #if defined(__x86_64__) || defined(__aarch64__)
 #define IN_SECTION __attribute__((section("nvm_guarded"), noinline))
 extern const char section_start[] __asm__("__start_nvm_guarded") __attribute__((visibility("hidden")));

@@ -27,8 +27,8 @@ public enum RegionProtection: Sendable, Equatable {
   /// to an hour.
   ///
   /// A block of 2 MiB three quarters of whose granules were changed within two intervals opens and closes as one: its
-  /// other granules are open too until three intervals after the last change to the block, at most. It stops being
-  /// treated so when it is changed less densely, at the cost of one more opening as a whole.
+  /// other granules are open too for as long as that lasts. Changed less densely it is opened as a whole once more, then
+  /// by granules again.
   case deferred(interval: Duration)
   /// Protection keys of the processor, where it has them: the region is open to the calling thread alone, all of it, for
   /// as long as it stores, without a system call. (At most 15 regions of a process; `.unsupported` beyond, and where the
