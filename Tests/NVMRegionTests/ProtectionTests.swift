@@ -272,6 +272,20 @@ final class ProtectionTests: RegionTestCase {
     try region.close()
   }
 
+  /// Nothing is noted for a word whose granule is in the queue: the handler knows the store by its instruction.
+  func testAWordIsStoredToAClosedGranuleThatIsInTheQueue() throws {
+    let region = try makeRegion(byHand)
+    let place = Offset(10 * granule)
+    try region.makeWritable(place, count: 8)
+    try region.protect(place, count: 8)
+    XCTAssertEqual(try permissions(region, 10 * granule), "r-")
+    let faults = region.protectionStatistics.faults
+    region.store(7, at: place)
+    XCTAssertEqual(region.load(place), 7)
+    XCTAssertEqual(region.protectionStatistics.faults, faults + 1)
+    try region.close()
+  }
+
   func testWindowsAreCounted() throws {
     for protection in [byHand, .immediate] {
       let region = try makeRegion(protection)
