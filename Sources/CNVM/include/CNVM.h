@@ -11,8 +11,8 @@
 #include "nvm_guard.h"
 #include "nvm_hash.h"
 #include "nvm_match.h"
-#include "nvm_rank.h"
 #include "nvm_search.h"
+#include "nvm_slots.h"
 #include "nvm_system.h"
 #include "nvm_thread.h"
 

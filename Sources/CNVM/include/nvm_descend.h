@@ -37,4 +37,8 @@ static inline struct nvm_place nvm_descend(const void *root, const void *nodes, 
   return nvm_best_descent(root, (const char *)nodes, (const char *)locks, (const char *)leaves, head);
 }
 
+// Puts a separator in place i and a child in place i + 1 of an inner node whose keys are words and which is locked.
+// `count` separators are there, fewer than NVM_INNER_CAPACITY.
+void nvm_inner_insert(void *inner, int count, int i, uint64_t head, uint32_t child);
+
 #endif

@@ -1,4 +1,10 @@
-#include "nvm_rank.h"
+#include "nvm_slots.h"
+
+#include "nvm_atomic.h"
+
+// rank[i] := the place of words[i] in a stable sort: how many of words[0 ..< n] are less, plus how many equal ones stand
+// before it. Both arrays have room for NVM_SLOTS_MAX elements.
+typedef void rank_function(const uint64_t *words, int n, uint8_t *rank);
 
 static void rank_portable(const uint64_t *words, int n, uint8_t *rank) {
   for (int i = 0; i < n; i++) {
@@ -69,17 +75,47 @@ __attribute__((target("avx512f"))) static void rank_avx512(const uint64_t *words
   }
 }
 
-static enum { PORTABLE, AVX2, AVX512 } best;
-__attribute__((constructor)) static void nvm_prepare_rank(void) {
+static rank_function *best = rank_portable;
+__attribute__((constructor)) static void nvm_choose_rank(void) {
   __builtin_cpu_init();  // this runs in a constructor
-  best = __builtin_cpu_supports("avx512f") ? AVX512 : __builtin_cpu_supports("avx2") ? AVX2 : PORTABLE;
-}
-
-void nvm_rank(const uint64_t *words, int n, uint8_t *rank) {
-  if (best == AVX512) rank_avx512(words, n, rank);
-  else if (best == AVX2) rank_avx2(words, n, rank);
-  else rank_portable(words, n, rank);
+  if (__builtin_cpu_supports("avx512f")) best = rank_avx512;
+  else if (__builtin_cpu_supports("avx2")) best = rank_avx2;
 }
 #else
-void nvm_rank(const uint64_t *words, int n, uint8_t *rank) { rank_portable(words, n, rank); }
+static rank_function *const best = rank_portable;
 #endif
+
+int nvm_slot_order(const void *slots, uint32_t set, uint8_t *order) {
+  uint64_t heads[NVM_SLOTS_MAX];
+  uint8_t rank[NVM_SLOTS_MAX];
+  uint8_t slot[NVM_SLOTS_MAX];
+  int n = 0;
+  for (; set; set &= set - 1) {
+    slot[n] = (uint8_t)__builtin_ctz(set);
+    heads[n] = nvm_load_relaxed((const char *)slots + 16 * slot[n]);
+    n++;
+  }
+  best(heads, n, rank);
+  for (int k = 0; k < n; k++) order[rank[k]] = slot[k];
+  return n;
+}
+
+int nvm_sort_slots(const void *slots, uint32_t set, uint64_t *pairs) {
+  uint64_t heads[NVM_SLOTS_MAX];
+  uint64_t words[NVM_SLOTS_MAX];
+  uint8_t rank[NVM_SLOTS_MAX];
+  int n = 0;
+  for (; set; set &= set - 1) {
+    const char *slot = (const char *)slots + 16 * __builtin_ctz(set);
+    heads[n] = nvm_load_relaxed(slot);
+    words[n] = nvm_load_relaxed(slot + 8);
+    n++;
+  }
+  best(heads, n, rank);
+  for (int k = 0; k < n; k++) {
+    uint64_t *pair = pairs + 2 * rank[k];
+    pair[0] = heads[k];
+    pair[1] = words[k];
+  }
+  return n;
+}
