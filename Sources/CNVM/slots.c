@@ -100,13 +100,13 @@ int nvm_slot_order(const void *slots, uint32_t set, uint8_t *order) {
   return n;
 }
 
-int nvm_sort_slots(const void *slots, uint32_t set, uint64_t *pairs) {
+static int sort_slots_by_rank(const char *slots, uint32_t set, uint64_t *pairs) {
   uint64_t heads[NVM_SLOTS_MAX];
   uint64_t words[NVM_SLOTS_MAX];
   uint8_t rank[NVM_SLOTS_MAX];
   int n = 0;
   for (; set; set &= set - 1) {
-    const char *slot = (const char *)slots + 16 * __builtin_ctz(set);
+    const char *slot = slots + 16 * __builtin_ctz(set);
     heads[n] = nvm_load_relaxed(slot);
     words[n] = nvm_load_relaxed(slot + 8);
     n++;
@@ -118,4 +118,41 @@ int nvm_sort_slots(const void *slots, uint32_t set, uint64_t *pairs) {
     pair[1] = words[k];
   }
   return n;
+}
+
+#if defined(__x86_64__)
+// Compares each head with all of them at once, 28 slots in seven vectors of four: its place is the number of those that
+// are less. No array in between: the processor would wait for words that are stored singly and loaded as vectors.
+__attribute__((target("avx512f,popcnt"), no_sanitize("thread"))) static int sort_slots_wide(const char *slots,
+                                                                                       uint32_t set, uint64_t *pairs) {
+  const __m512i even = _mm512_set_epi64(14, 12, 10, 8, 6, 4, 2, 0);
+  __m512i v[7];
+  for (int i = 0; i < 7; i++) v[i] = _mm512_loadu_si512(slots + 64 * i);
+  const __m512i a = _mm512_permutex2var_epi64(v[0], even, v[1]);
+  const __m512i b = _mm512_permutex2var_epi64(v[2], even, v[3]);
+  const __m512i c = _mm512_permutex2var_epi64(v[4], even, v[5]);
+  const __m512i d = _mm512_permutex2var_epi64(v[6], even, v[6]);
+  uint32_t places = 0;
+  for (uint32_t rest = set; rest; rest &= rest - 1) {
+    const char *slot = slots + 16 * __builtin_ctz(rest);
+    const uint64_t head = nvm_load_relaxed(slot);
+    const __m512i h = _mm512_set1_epi64((long long)head);
+    uint32_t less = (uint32_t)_mm512_cmplt_epu64_mask(a, h) | (uint32_t)_mm512_cmplt_epu64_mask(b, h) << 8;
+    less |= (uint32_t)_mm512_cmplt_epu64_mask(c, h) << 16 | (uint32_t)_mm512_cmplt_epu64_mask(d, h) << 24;
+    const int place = __builtin_popcount(less & set);
+    places |= 1u << place;
+    pairs[2 * place] = head;
+    pairs[2 * place + 1] = nvm_load_relaxed(slot + 8);
+  }
+  const int n = __builtin_popcount(set);
+  // Equal heads claim one place.
+  return places == (uint32_t)((1ull << n) - 1) ? n : sort_slots_by_rank(slots, set, pairs);
+}
+#endif
+
+int nvm_sort_slots(const void *slots, uint32_t set, uint64_t *pairs) {
+#if defined(__x86_64__)
+  if (best == rank_avx512) return sort_slots_wide((const char *)slots, set, pairs);
+#endif
+  return sort_slots_by_rank((const char *)slots, set, pairs);
 }

@@ -5,6 +5,8 @@
 #include <stdint.h>
 
 #define NVM_SLOTS_MAX 32
+// Of a leaf. As many may be read, whatever `set` says.
+#define NVM_LEAF_SLOTS 28
 
 // A slot is two words: the head of a key, by which it is sorted, and another. `set` has a bit for each of the slots to
 // be looked at, at most NVM_SLOTS_MAX. Equal heads keep the order of their slots. No branch depends on a head: about

@@ -39,7 +39,7 @@ import CNVM
 enum LeafLayout {
   static let size = 512
   static let shift = UInt64(NVM_LEAF_SHIFT)
-  static let slots = 28
+  static let slots = Int(NVM_LEAF_SLOTS)
   static let slotMask: UInt64 = (1 << 28) - 1
   /// One slot stays free, so that an update always finds one.
   static let capacity = 27
