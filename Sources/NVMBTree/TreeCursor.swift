@@ -161,26 +161,15 @@ public import NVMRegion
     return position
   }
 
-  /// Moves the hint on to the next leaf, or finds it anew where that is not the next child.
+  /// Moves the hint on to the next leaf; drops it where that is not the next child, as behind an inner node's last one.
   @inline(__always) private func follow(_ leaf: UInt32) {
     guard let (inner, index) = above else { return }
     if index < inner.count, inner.child(index &+ 1) == leaf {
       above = (inner, index &+ 1)
       fetch(inner, index &+ 1 &+ Self.distance)
-    } else if case .after(let key) = resume.bound {
-      refetch(key, leaf)
-    }
-  }
-
-  @inline(never) private func refetch(_ key: SearchKey, _ leaf: UInt32) {
-    // The key is the last one before the leaf: the leaf is the first child of the next inner node, or was split off.
-    _ = descendNoting(key)
-    fetchLeaf(leaf)
-    guard let (inner, index) = above, index < inner.count else {
+    } else {
       above = nil
-      return
     }
-    above = (inner, index &+ 1)
   }
 
   @inline(__always) private func fetch(_ inner: InnerNode, _ index: Int) {
@@ -200,6 +189,8 @@ public import NVMRegion
     // The walk will want all of it.
     if above == nil, engine.isInside(next) { fetchLeaf(next) }
     guard copy(leaf, commit.live, position) else { return false }
+    // A dropped hint is found anew by the leaf's own entries.
+    if above == nil, count > 0 { _ = descendNoting(key(0)) }
     link = (position.leaf, position.version, next)
     // Keep what lies in the range.
     var start = 0
