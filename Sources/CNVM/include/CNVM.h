@@ -4,6 +4,7 @@
 #define CNVM_H
 
 #include "nvm_atomic.h"
+#include "nvm_batch.h"
 #include "nvm_callers.h"
 #include "nvm_descend.h"
 #include "nvm_flush.h"
