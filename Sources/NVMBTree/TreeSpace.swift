@@ -115,7 +115,8 @@ final class TreeSpace: @unchecked Sendable {
 
   /// The same for several keys.
   func descend(
-    _ heads: UnsafePointer<UInt64>, _ count: Int, root: UnsafeMutableRawPointer, leaves: UnsafeMutableRawPointer,
+    _ heads: UnsafePointer<UInt64>, _ count: Int, root: UnsafeMutableRawPointer,
+    leaves: UnsafeMutableRawPointer,
     to places: UnsafeMutablePointer<nvm_place>
   ) {
     nvm_descend_many(root, nodes, locks, leaves, heads, Int32(truncatingIfNeeded: count), places)
