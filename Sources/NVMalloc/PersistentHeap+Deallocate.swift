@@ -105,10 +105,9 @@ extension PersistentHeap {
 
   @inline(never)
   func scanNow(_ slab: UnsafeMutablePointer<Slab>) {
-    let c = classes + slab.pointee.classIndex
-    lock(of: c).lock()
-    defer { lock(of: c).unlock() }
-    if slab.pointee.isInUse, slab.pointee.classIndex == c.pointee.index, !slab.isScanned { scan(c, slab) }
+    guard let home = lockHome(of: slab) else { return }
+    defer { lock(of: home).unlock() }
+    if slab.pointee.isInUse, !slab.isScanned { scan(home, slab) }
   }
 
   @inline(never)
