@@ -20,11 +20,12 @@ extension PersistentHeap {
     guard let slab = slab(holding: payload) else { return try deallocateObject(payload, durability) }
     let (i, freeWord) = try claim(payload, in: slab)
     // One store commits; a crash before it leaves the block allocated. Who takes the block at once stores to the
-    // same line later, so handing it on need not wait for the fence; and a locked instruction behind the flush would
-    // wait for the medium, and with it the next operation's misses.
+    // same line later, so handing it on need not wait for the fence. A locked instruction waits for all stores before it,
+    // and behind the flush for the medium, and with it the next operation's misses: so the lock comes first.
     let block = Offset(rawValue: slab.offset(i))
+    let share = enter(slab.pointee.classIndex)
     region.store(freeWord, at: block)
-    let empty = retire(slab, i)
+    let empty = retire(slab, i, to: share)
     region.flush(line: block, words: 1)
     if durability == .immediate { try region.fence() }
     if let empty { try releaseSlabs(empty) }

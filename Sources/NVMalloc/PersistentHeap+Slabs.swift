@@ -231,7 +231,13 @@ extension PersistentHeap {
   /// be given back, ``releaseSlabs(_:)``, once that header is durable.
   @inline(__always)
   func retire(_ slab: UnsafeMutablePointer<Slab>, _ index: Int) -> UnsafeMutablePointer<Slab>? {
-    let c = enter(slab.pointee.classIndex)
+    retire(slab, index, to: enter(slab.pointee.classIndex))
+  }
+  /// The same with the share entered, which is left.
+  @inline(__always)
+  func retire(
+    _ slab: UnsafeMutablePointer<Slab>, _ index: Int, to c: Share
+  ) -> UnsafeMutablePointer<Slab>? {
     c.pointee.liveBlocks &-= 1
     let empty = c.pointee.push(slab, index) ? stamp(c) : nil
     lock(of: c).unlock()
