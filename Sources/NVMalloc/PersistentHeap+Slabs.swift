@@ -71,6 +71,10 @@ extension PersistentHeap {
       miscounted(c, slab)
       return nil
     }
+    // The next will be wanted soon: see above.
+    if let next = slab.nextFree() {
+      nvm_prefetch_write(region.pointer(to: Offset(rawValue: slab.offset(next))))
+    }
     if slab.pointee.busy == 0 { c.pointee.emptyCount &-= 1 }
     slab.pointee.busy &+= 1
     if slab.pointee.freeCount == 0 { c.pointee.relist(slab) }

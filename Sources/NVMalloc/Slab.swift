@@ -167,6 +167,14 @@ extension UnsafeMutablePointer where Pointee == Slab {
     return nil
   }
 
+  /// What ``takeFree()`` will probably take, where that is seen at a glance.
+  @inline(__always)
+  func nextFree() -> Int? {
+    let w = pointee.searchWord
+    let word = freeBits[2 &* w &+ 1]
+    return word == 0 ? nil : w &* 64 &+ word.trailingZeroBitCount
+  }
+
   /// Makes the block with the lowest rank of the first 64 free ones the next that ``takeFree()`` takes.
   func preferFree(rank: (Int) -> UInt32) {
     let free = freeBits
