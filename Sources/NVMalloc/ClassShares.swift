@@ -24,17 +24,22 @@ struct ClassShares: @unchecked Sendable {
   /// Bytes of one share of one class: the lock's line, apart from what it guards, and that.
   static let stride = 64 + SizeClass.size
 
-  init(classCount: Int, processors: Int = Int(sysconf(Int32(_SC_NPROCESSORS_ONLN)))) {
+  init(classCount: Int, beginningWith count: Int) {
     assert(MemoryLayout<SizeClass>.stride == SizeClass.size, "whole lines")
     self.classCount = classCount
     var limit = 8
-    while limit < min(processors, 64) { limit *= 2 }
+    while limit < min(sysconf(Int32(_SC_NPROCESSORS_ONLN)), 64) { limit *= 2 }
     self.limit = limit
     tables = .allocate(byteCount: limit * 8, alignment: 64)
     tables.initializeMemory(as: UInt8.self, repeating: 0, count: limit * 8)
     masks = .allocate(byteCount: classCount * 8, alignment: 64)
     masks.initializeMemory(as: UInt8.self, repeating: 0, count: classCount * 8)
     makeTable(0)
+    var n = 1
+    while n < min(count, limit) {
+      for index in 0..<classCount { widen(index) }
+      n *= 2
+    }
   }
 
   func deallocate() {

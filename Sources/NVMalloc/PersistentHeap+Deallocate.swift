@@ -24,9 +24,11 @@ extension PersistentHeap {
     // and behind the flush for the medium, and with it the next operation's misses: so the lock comes first.
     let block = Offset(rawValue: slab.offset(i))
     let share = enter(slab.pointee.classIndex)
-    region.store(freeWord, at: block)
+    var tally = StoreTally()
+    region.store(freeWord, at: block, counting: &tally)
     let empty = retire(slab, i, to: share)
-    region.flush(line: block, words: 1)
+    region.flush(line: block, words: 1, counting: &tally)
+    region.count(tally)
     if durability == .immediate { try region.fence() }
     if let empty { try releaseSlabs(empty) }
   }

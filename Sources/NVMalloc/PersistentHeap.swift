@@ -74,7 +74,7 @@ public final class PersistentHeap: @unchecked Sendable {
     unitShift = header.unitShift
     largestBlock = min(8 << header.unitShift, 128 << 10)
     classCount = SizeClasses.count(upTo: largestBlock)
-    shares = ClassShares(classCount: classCount)
+    shares = ClassShares(classCount: classCount, beginningWith: options.shareCount)
     self.roots = Lock(roots)
     restTicks = Self.ticks(options.quarantine)
     wear = region.wearCounts

@@ -42,7 +42,6 @@ final class ShareTests: XCTestCase {
   }
   /// A thread with another share than this one.
   private func otherThread(_ heap: PersistentHeap, _ index: Int) throws -> OtherThread {
-    while heap.shares.count < heap.shares.limit { heap.shares.widen(index) }
     var unwanted: [OtherThread] = []
     defer { for thread in unwanted { thread.end() } }
     for _ in 0..<heap.shares.limit {
@@ -106,7 +105,7 @@ final class ShareTests: XCTestCase {
 
   /// What another thread frees rests there, comes back when it has rested, and needs no new slab.
   func testBlocksFreedByAnotherThreadComeBack() throws {
-    let heap = try makeHeap(size: 1 << 20, quarantine: .quarantine(.milliseconds(200)))
+    let heap = try makeHeap(size: 1 << 20, quarantine: .quarantine(.milliseconds(200)), shares: 8)
     heap.setTime(1 << 30)
     let thread = try otherThread(heap, try index(heap))
     defer { thread.end() }
@@ -136,7 +135,7 @@ final class ShareTests: XCTestCase {
   func testNoBlockTwiceWithinT() throws {
     for size in [40, 3000] {
       let heap = try makeHeap(
-        size: 4 << 20, geometry: HeapGeometry(), quarantine: .quarantine(.milliseconds(200)))
+        size: 4 << 20, geometry: HeapGeometry(), quarantine: .quarantine(.milliseconds(200)), shares: 8)
       let thread = try otherThread(heap, try XCTUnwrap(heap.classIndex(size, prefix: 16)))
       defer { thread.end() }
       var random = SplitMix(seed: 9)
@@ -173,7 +172,7 @@ final class ShareTests: XCTestCase {
 
   /// Slabs of a thread that ended are used before new ones are made.
   func testSlabsOfAThreadThatEndedAreTakenOver() throws {
-    let heap = try makeHeap(size: 1 << 20)
+    let heap = try makeHeap(size: 1 << 20, shares: 8)
     let thread = try otherThread(heap, try index(heap))
     var blocks: [Offset] = []
     try thread.run { [size] in blocks = try (0..<2000).map { _ in try heap.allocate(byteCount: size) } }
@@ -196,7 +195,7 @@ final class ShareTests: XCTestCase {
   /// or there.
   func testTheLastBlocksOfAFullHeap() throws {
     for policy in [QuarantinePolicy.none, .quarantine(.seconds(100))] {
-      let heap = try makeHeap(size: 256 << 10, quarantine: policy)
+      let heap = try makeHeap(size: 256 << 10, quarantine: policy, shares: 8)
       let thread = try otherThread(heap, try index(heap))
       defer { thread.end() }
       var live: Set<Offset> = []
@@ -240,7 +239,7 @@ final class ShareTests: XCTestCase {
 
   /// Moving blocks together finds room in all shares.
   func testDefragmentJoinsShares() throws {
-    let heap = try makeHeap(size: 2 << 20)
+    let heap = try makeHeap(size: 2 << 20, shares: 8)
     let thread = try otherThread(heap, try index(heap))
     defer { thread.end() }
     let count = 3000
@@ -275,14 +274,8 @@ final class ShareTests: XCTestCase {
   /// Threads come and go, and free what others allocated: nothing is handed out twice, nothing is lost.
   func testThreadsThatComeAndGo() throws {
     for policy in [QuarantinePolicy.none, .quarantine(.milliseconds(1))] {
-      let heap = try makeHeap(size: 512 << 10, maximumSize: 8 << 20, quarantine: policy)
+      let heap = try makeHeap(size: 512 << 10, maximumSize: 8 << 20, quarantine: policy, shares: 8)
       let sizes = [40, 100, 1000]
-      for s in sizes {
-        while heap.shares.count < heap.shares.limit {
-          heap.shares.widen(try XCTUnwrap(heap.classIndex(s, prefix: 16)))
-        }
-        for _ in 0..<3 { heap.shares.widen(try XCTUnwrap(heap.classIndex(s, prefix: 16))) }
-      }
       final class Common: @unchecked Sendable {
         let lock = NSLock()
         var blocks: [Offset] = []
