@@ -3,8 +3,12 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/fiemap.h>
+#include <linux/fs.h>
 #include <linux/membarrier.h>
 #include <stdio.h>
+#include <string.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -57,9 +61,61 @@ int nvm_map_fixed_sync(void *at, size_t length, int fd, uint64_t off) {
   return p == MAP_FAILED ? -errno : 0;
 }
 
+int nvm_move_mapping(void *from, size_t length, void *to) {
+  if (mremap(from, length, length, MREMAP_MAYMOVE | MREMAP_FIXED, to) != MAP_FAILED) return 0;
+  int error = errno;
+  // The kernel refuses before it does anything, but for a want of memory in the middle, which leaves a hole.
+  unsigned char resident;
+  if (mincore(to, 4096, &resident) == 0 || errno != ENOMEM) return -error;
+  int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED;
+  if (mmap(to, length, PROT_READ | PROT_WRITE, flags, -1, 0) == MAP_FAILED) return -error;
+  memcpy(to, from, length);
+  munmap(from, length);
+  return 1;
+}
+
+void *nvm_map_large_page(size_t size) {
+  char *p = mmap(NULL, 2 * size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (p == MAP_FAILED) return NULL;
+  char *page = (char *)(((uintptr_t)p + size - 1) & ~(uintptr_t)(size - 1));
+  if (page > p) munmap(p, (size_t)(page - p));
+  munmap(page + size, (size_t)(p + size - page));
+  unsigned char resident = 0;
+  // A first store brings all of it, or one small page.
+  if (madvise(page, size, MADV_HUGEPAGE) == 0) *(volatile char *)page = 0;
+  if (mincore(page + size - 4096, 4096, &resident) == 0 && (resident & 1) != 0) return page;
+  munmap(page, size);
+  return NULL;
+}
+
 void nvm_advise_small_pages(int fd, uint64_t offset, uint64_t length) {
   posix_fadvise(fd, (off_t)offset, (off_t)length, POSIX_FADV_DONTNEED);
   posix_fadvise(fd, (off_t)offset, (off_t)length, POSIX_FADV_RANDOM);
+}
+
+int nvm_is_unwritten(int fd, uint64_t offset, uint64_t length) {
+  // (SEEK_DATA takes for data what was only read into the page cache.)
+  enum { MOST = 16 };
+  union {
+    struct fiemap map;
+    char room[sizeof(struct fiemap) + MOST * sizeof(struct fiemap_extent)];
+  } request;
+  memset(&request, 0, sizeof request);
+  request.map.fm_start = offset;
+  request.map.fm_length = length;
+  request.map.fm_extent_count = MOST;
+  if (ioctl(fd, FS_IOC_FIEMAP, &request.map) != 0) return 0;
+  uint64_t end = offset;
+  for (uint32_t i = 0; i < request.map.fm_mapped_extents && end < offset + length; i++) {
+    struct fiemap_extent *extent = &request.map.fm_extents[i];
+    if (extent->fe_logical > end || (extent->fe_flags & FIEMAP_EXTENT_UNWRITTEN) == 0) return 0;
+    end = extent->fe_logical + extent->fe_length;
+  }
+  return end >= offset + length;
+}
+
+void nvm_drop_cached(int fd, uint64_t offset, uint64_t length) {
+  posix_fadvise(fd, (off_t)offset, (off_t)length, POSIX_FADV_DONTNEED);
 }
 
 int nvm_is_dax(int fd) {

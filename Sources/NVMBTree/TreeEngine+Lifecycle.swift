@@ -86,6 +86,7 @@ extension TreeEngine {
       throw error
     }
     heap.region.expectRandomReads()
+    engine.useLargePages()
     engine.becomeRegistered()
     return engine
   }

@@ -18,7 +18,7 @@ extension TreeEngine {
     var spread = [(payload: payload, byteCount: byteCount)]
     defer {
       if byteCount >= 2 << 20 {
-        for part in spread { region.useLargePages(part.payload, count: part.byteCount) }
+        region.useLargePages(spread.map { ($0.payload, $0.byteCount) })
       }
     }
     return nodes.withLock { pool in
@@ -29,6 +29,18 @@ extension TreeEngine {
       pool.add(NodePool.Extent(payload: payload, byteCount: byteCount), allFree: true)
       return pool.take()!
     }
+  }
+
+  /// Asks for large pages under the leaves of a tree of some megabytes that was opened from a journaled file. (In
+  /// memory they come when the tree grows: there it costs time at once.)
+  func useLargePages() {
+    guard journal != nil else { return }
+    let extents = nodes.withLock { pool -> [(Offset, Int)] in
+      guard pool.nodeCount * LeafLayout.size / 8 >= 2 << 20 else { return [] }
+      pool.isSpread = true
+      return pool.extents.map { ($0.payload, $0.count << Int(LeafLayout.shift)) }
+    }
+    if !extents.isEmpty { region.useLargePages(extents) }
   }
 
   /// With the leaf locked. A journal keeps the order of what is flushed, so nobody needs to wait for the disk there.

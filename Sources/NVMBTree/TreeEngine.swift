@@ -24,6 +24,7 @@ import NVMalloc
   let space: TreeSpace
   /// The region's journal, if it has one.
   let journal: JournaledFileMedium?
+  let positions: JournalPositions?
   let tree: UInt32
   let seed: UInt64
   let keysAreBytes: Bool
@@ -60,6 +61,7 @@ import NVMalloc
     self.handle = handle
     self.options = options
     journal = heap.region.journal
+    positions = heap.region.journal?.positions
     tree = header.tree
     keysAreBytes = header.keyForm != 0
     valuesAreBytes = header.valueForm != 0

@@ -161,7 +161,7 @@ final class TreeSpace: @unchecked Sendable {
   /// translation for, unless they are large. Only advice: where the kernel does not take it, small pages serve.
   private func useLargePages() {
     let collapse: Int32 = 25  // MADV_COLLAPSE, Linux 6.1
-    for (table, size) in [(locks, locksSize), (nodes, nodesSize)] {
+    for (table, size) in [(locks, locksSize), (positions, locksSize), (nodes, nodesSize)] {
       let large = 2 << 20
       let start = UnsafeMutableRawPointer(
         bitPattern: (UInt(bitPattern: table) + UInt(large) - 1) & ~UInt(large - 1))!

@@ -6,7 +6,7 @@ import Synchronization
 /// Every system call of the package goes through here, so that tests can make the n-th one fail.
 package enum SystemCall: String, CaseIterable, Sendable {
   case open, lock, allocate, map, sync, msync, link, stat, read, write, truncate, reserve, directorySync,
-    dataSync
+    dataSync, move
 
   /// A planned failure: the `skip`-th following call of a kind (all kinds where `nil`) returns `errno`.
   package struct Fault: Sendable {
@@ -145,6 +145,22 @@ package enum SystemCall: String, CaseIterable, Sendable {
   }
   static func mapSync(_ at: UnsafeMutableRawPointer, _ count: Int, _ fd: Int32, _ offset: Int) -> Int32 {
     SystemCall.map.run { nvm_map_fixed_sync(at, count, fd, UInt64(offset)) }
+  }
+  /// A private mapping of a file, wherever there is room; `nil` where it cannot be had.
+  static func mapPrivately(_ fd: Int32, _ offset: Int, _ count: Int) -> UnsafeMutableRawPointer? {
+    if SystemCall.map.injected() != nil { return nil }
+    let p = mmap(nil, count, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_NORESERVE, fd, offset)
+    return p == MAP_FAILED ? nil : p
+  }
+  /// An anonymous large page, in memory already; `nil` where the system gives none.
+  static func largePage(_ size: Int) -> UnsafeMutableRawPointer? {
+    if SystemCall.map.injected() != nil { return nil }
+    return nvm_map_large_page(size)
+  }
+  /// Puts a mapping in the place of another. 0, -errno (nothing was done), or 1: there is a copy of it, in anonymous
+  /// memory, and it is gone. Other threads that touch the place meanwhile wait.
+  static func move(_ from: UnsafeMutableRawPointer, _ count: Int, to: UnsafeMutableRawPointer) -> Int32 {
+    SystemCall.move.run { nvm_move_mapping(from, count, to) }
   }
   static func map(_ at: UnsafeMutableRawPointer, _ count: Int, flags: Int32, _ fd: Int32, _ offset: Int)
     -> Int32

@@ -23,6 +23,14 @@ void nvm_start_writing(int fd, uint64_t offset, uint64_t length);
 // After it every other thread of the process sees what this one stored before, and this one sees what they stored
 // before. -errno where the kernel cannot.
 int nvm_barrier_of_all_threads(void);
+// Puts a mapping in the place of another: threads that touch that place meanwhile wait. 0, -errno (nothing was done), or
+// 1: its bytes are there in anonymous memory of small pages.
+int nvm_move_mapping(void *from, size_t length, void *to);
+// One large page of anonymous memory, of the size of large pages, in memory already; NULL where the kernel gives none.
+void *nvm_map_large_page(size_t size);
+// Whether a range was allocated and none of it has reached the disk since. 0 also where that is not known.
+int nvm_is_unwritten(int fd, uint64_t offset, uint64_t length);
+void nvm_drop_cached(int fd, uint64_t offset, uint64_t length);
 // Drops the cached pages of a range and turns read-ahead off, so that the mapping is served by small pages.
 void nvm_advise_small_pages(int fd, uint64_t offset, uint64_t length);
 

@@ -16,6 +16,17 @@ package protocol JournalFile: AnyObject, Sendable {
   func sync() -> Int32
   /// The file now has `size` bytes.
   func didGrow(to size: Int)
+  /// Writes zeroes, durably, where nothing of an allocated range has ever reached the disk, so that later writes to it
+  /// change no block's state; else does nothing. Leaves none of it in the page cache. What was written to the range
+  /// before must have been durable at once, as all of the ring is.
+  func prepare(at offset: Int, count: Int) -> Int32
+  /// A private mapping of a range, the caller's to unmap; `nil` where there is none.
+  func mapPrivately(at offset: Int, count: Int) -> UnsafeMutableRawPointer?
+}
+
+extension JournalFile {
+  package func prepare(at offset: Int, count: Int) -> Int32 { 0 }
+  package func mapPrivately(at offset: Int, count: Int) -> UnsafeMutableRawPointer? { nil }
 }
 
 /// A file of the system. Does not own the descriptor.
@@ -36,4 +47,17 @@ final class SystemJournalFile: JournalFile {
   func startWriting(at offset: Int, count: Int) { nvm_start_writing(fd, UInt64(offset), UInt64(count)) }
   func sync() -> Int32 { SystemCall.syncData(fd) }
   func didGrow(to size: Int) {}
+  func prepare(at offset: Int, count: Int) -> Int32 {
+    guard nvm_is_unwritten(fd, UInt64(offset), UInt64(count)) == 1 else { return 0 }
+    let zeroes = UnsafeMutableRawBufferPointer.allocate(byteCount: count, alignment: 4096)
+    defer { zeroes.deallocate() }
+    zeroes.initializeMemory(as: UInt8.self, repeating: 0)
+    let result = SystemCall.writeDurably(fd, UnsafeRawBufferPointer(zeroes), at: offset)
+    // What was written in bulk is written back in bulk, whatever part of it changes.
+    if result == 0 { nvm_drop_cached(fd, UInt64(offset), UInt64(count)) }
+    return result
+  }
+  func mapPrivately(at offset: Int, count: Int) -> UnsafeMutableRawPointer? {
+    SystemCall.mapPrivately(fd, offset, count)
+  }
 }

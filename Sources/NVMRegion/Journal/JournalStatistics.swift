@@ -12,6 +12,8 @@ public struct JournalStatistics: Sendable, Equatable {
   public var checkpoints: UInt64
   /// 4 KiB pages of memory that differ from the file's, or may.
   public var privatePages: Int
+  /// Large pages of 2 MiB under what is read at random; each counts as 512 private ones too.
+  public var largePages: Int
 }
 
 extension PersistentRegion {

@@ -32,6 +32,8 @@ struct JournalTail {
   /// Atomic sections that are open: what they append goes into one batch.
   var sections = 0
   var isCheckpointing = false
+  /// A window of the mapping is being moved into a large page.
+  var isEnlarging = false
   /// Those that were carried out.
   var checkpoints: UInt64 = 0
   var isCheckpointWanted = false
@@ -47,6 +49,8 @@ struct JournalTail {
   var arrivalsBefore = 0
   /// The batch that a thread is timing the gathering for; 0 for none.
   var gathered: UInt64 = 0
+  /// The space before it has been written once. Of the leader.
+  var prepared: UInt64 = 0
   /// How long writing a batch takes, in nanoseconds, smoothed; and when the last one was written.
   var syncTime: UInt64 = 0
   var syncEnd: UInt64 = 0

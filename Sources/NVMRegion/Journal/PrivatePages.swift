@@ -11,20 +11,26 @@ import Glibc
 ///
 /// The barrier is the dropper's alone: a writer pays two plain stores. Whichever comes first, one of both sees the other.
 /// Dropping is done by one thread at a time, the one that brings changes home.
+/// Windows of large pages (PrivatePages+LargePages) are private as a whole.
 final class PrivatePages: @unchecked Sendable {
-  private static let pageSize = 4096
+  static let pageSize = 4096
   private static let chunk = 64
-  /// For each page the journal position before which its last change lies; 0 for a page of the file's.
+  /// For each page the journal position before which its last change lies; 0 for a page of the file's. A page that is
+  /// private and has had no change is at 1, before which nothing lies.
   private let positions: UnsafeMutableRawPointer
   private let count: Int
   /// A line for each thread slot: 0 the first page announced + 1, 8 the last one.
   private let slots: UnsafeMutableRawPointer
-  /// 0 the first page of the chunk that is being dropped + 1, 64 how many stores of threads without a slot of their own
-  /// are under way, 128 the number of private pages.
-  private let words: UnsafeMutableRawPointer
-  private let limit: Int
+  /// 0 the pages that are being dropped, as `span` has them, 64 how many stores of threads without a slot of their own
+  /// are under way, 128 the number of private pages, 136 of windows of large pages, 144 whether no more of them are made.
+  let words: UnsafeMutableRawPointer
+  let limit: Int
   /// Where the next round begins.
   @exclusivity(unchecked) private var next = 0
+  /// Guarded by the journal's mutex.
+  @exclusivity(unchecked) var wishes = WindowWishes()
+  /// For each window of 2 MiB whether it lies in a large page. For the dropper alone.
+  @exclusivity(unchecked) var isLarge: [Bool] = []
 
   /// `nil` where the system has no such barrier or no room for the table, or the limit is the largest number: then
   /// pages stay.
@@ -55,7 +61,7 @@ final class PrivatePages: @unchecked Sendable {
   /// Whether writers are to wait until some were given back.
   var isFarOverLimit: Bool { privateCount > limit + limit / 2 }
 
-  private func position(_ page: Int) -> UnsafeMutableRawPointer { positions + page &* 8 }
+  func position(_ page: Int) -> UnsafeMutableRawPointer { positions + page &* 8 }
 
   // MARK: Writers
 
@@ -86,11 +92,16 @@ final class PrivatePages: @unchecked Sendable {
     }
   }
 
+  /// Pages in one word: the first one + 1, and from bit 40 on how many. (Of 2^52 bytes, more than are ever mapped.)
+  private static func span(_ pages: Range<Int>) -> UInt64 {
+    UInt64(pages.lowerBound + 1) | UInt64(pages.count) << 40
+  }
+
   private func isDropped(_ first: Int, _ last: Int) -> Bool {
     let word = nvm_load_acquire(words)
     guard word != 0 else { return false }
-    let start = Int(word) - 1
-    return first < start + Self.chunk && last >= start
+    let start = Int(word & (1 << 40 - 1)) - 1
+    return first < start + Int(word >> 40) && last >= start
   }
 
   @inline(never)
@@ -127,47 +138,64 @@ final class PrivatePages: @unchecked Sendable {
 
   // MARK: The dropper
 
-  /// Gives pages back whose last change lies before `home`, until well below the limit or nothing is left to try. A
-  /// failure to read the file keeps pages, and does no harm.
+  /// Gives pages back whose last change lies before `home`, until well below the limit or nothing is left to try:
+  /// first windows of large pages, then small ones. A failure to read the file keeps pages, and does no harm.
   func giveBack(_ base: UnsafeMutableRawPointer, size: Int, home: UInt64, file: any JournalFile) {
     guard isOverLimit else { return }
+    giveBackWindows(base, size: size, home: home, file: file)
     let chunks = (size / Self.pageSize + Self.chunk - 1) / Self.chunk
     let buffer = UnsafeMutableRawBufferPointer.allocate(
       byteCount: Self.chunk * Self.pageSize, alignment: Self.pageSize)
     defer { buffer.deallocate() }
     for _ in 0..<chunks {
-      if privateCount <= limit / 2 { return }
+      if isWellBelowLimit { return }
       if next >= chunks { next = 0 }
       let first = next * Self.chunk
       next += 1
       let end = min(first + Self.chunk, size / Self.pageSize)
-      guard (first..<end).contains(where: { isHome($0, home) }) else { continue }
+      guard !isInLargePage(first), (first..<end).contains(where: { isHome($0, home) }) else { continue }
       let bytes = UnsafeMutableRawBufferPointer(rebasing: buffer[..<((end - first) * Self.pageSize)])
       guard file.read(bytes, at: first * Self.pageSize) == 0 else { return }
       drop(first..<end, base, bytes, home)
     }
   }
 
-  private func isHome(_ page: Int, _ home: UInt64) -> Bool {
+  var isWellBelowLimit: Bool { privateCount <= limit / 2 }
+
+  func isHome(_ page: Int, _ home: UInt64) -> Bool {
     let last = nvm_load_acquire(position(page))
     return last != 0 && last <= home
+  }
+
+  /// The page is the file's own from now on.
+  func didGiveBack(_ page: Int) {
+    nvm_store_release(position(page), 0)
+    _ = nvm_fetch_add_relaxed(words + 128, 0 &- 1)
   }
 
   private func drop(
     _ pages: Range<Int>, _ base: UnsafeMutableRawPointer, _ bytes: UnsafeMutableRawBufferPointer,
     _ home: UInt64
   ) {
-    nvm_store_seqcst(words, UInt64(pages.lowerBound + 1))
+    holdingOffWriters(pages) {
+      for page in pages where isHome(page, home) {
+        let p = base + page * Self.pageSize
+        let file = bytes.baseAddress! + (page - pages.lowerBound) * Self.pageSize
+        guard memcmp(p, file, Self.pageSize) == 0, madvise(p, Self.pageSize, MADV_DONTNEED) == 0 else {
+          continue
+        }
+        didGiveBack(page)
+      }
+    }
+  }
+
+  /// Runs `body` while nobody stores to the pages. For the dropper.
+  func holdingOffWriters(_ pages: Range<Int>, _ body: () -> Void) {
+    nvm_store_seqcst(words, Self.span(pages))
     defer { nvm_store_release(words, 0) }
     guard nvm_barrier_of_all_threads() == 0 else { return }
     waitForWriters(pages)
-    for page in pages where isHome(page, home) {
-      let p = base + page * Self.pageSize
-      let same = memcmp(p, bytes.baseAddress! + (page - pages.lowerBound) * Self.pageSize, Self.pageSize) == 0
-      guard same, madvise(p, Self.pageSize, MADV_DONTNEED) == 0 else { continue }
-      nvm_store_release(position(page), 0)
-      _ = nvm_fetch_add_relaxed(words + 128, 0 &- 1)
-    }
+    body()
   }
 
   private func waitForWriters(_ pages: Range<Int>) {

@@ -73,7 +73,7 @@ extension JournaledFileMedium {
     unlock()
   }
 
-  private func startThread() {
+  func startThread() {
     var thread = pthread_t()
     // Signals are for the application's own threads.
     var all = sigset_t()
@@ -94,7 +94,13 @@ extension JournaledFileMedium {
   private func serve() {
     lock()
     while !tail.pointee.isStopping {
-      if tail.pointee.isCheckpointWanted { checkpoint() } else { pthread_cond_wait(work, mutex) }
+      if tail.pointee.isCheckpointWanted {
+        checkpoint()
+      } else if let window = privatePages?.wishes.open.popLast() {
+        enlarge(window)
+      } else {
+        pthread_cond_wait(work, mutex)
+      }
     }
     unlock()
   }
@@ -102,7 +108,7 @@ extension JournaledFileMedium {
   /// Brings home what is durable now. With the mutex at both ends and without it meanwhile.
   func checkpoint() {
     let t = tail
-    while t.pointee.isCheckpointing { wait() }
+    while t.pointee.isCheckpointing || t.pointee.isEnlarging { wait() }
     defer {
       t.pointee.isCheckpointWanted = false
       wakeAll()
@@ -200,7 +206,7 @@ extension JournaledFileMedium {
     }
     lock()
     if isClean, t.pointee.failure == nil { checkpoint() }
-    while t.pointee.isLed || t.pointee.isCheckpointing { wait() }
+    while t.pointee.isLed || t.pointee.isCheckpointing || t.pointee.isEnlarging { wait() }
     t.pointee.isClosed = true
     wakeAll()
     let failure = t.pointee.failure

@@ -20,6 +20,8 @@ package final class JournaledFileMedium: RegionMedium, @unchecked Sendable {
     /// Pages of changed memory from which on they are given back to the system; `nil`: a quarter of the memory that
     /// the process may have.
     package var privatePages: Int?
+    /// Whether what is read at random is moved into large pages.
+    package var largePages = true
     package init() {}
   }
 
@@ -38,7 +40,8 @@ package final class JournaledFileMedium: RegionMedium, @unchecked Sendable {
   /// There is work for the thread.
   let work: UnsafeMutablePointer<pthread_cond_t>
   let tail: UnsafeMutablePointer<JournalTail>
-  /// Word 0: the durable position, word 1: bytes of the region, word 2: whether writers are to wait for room.
+  /// Word 0: the durable position, word 1: bytes of the region, word 2: whether writers are to wait for room, word 3: the
+  /// end of what was appended.
   let words: UnsafeMutableRawPointer
   var size: UnsafeMutableRawPointer { words + 8 }
   /// A line for each thread slot: 0 the ticket of its last append, 8 depth of its deferrals, 16 the batch that it waited
@@ -109,7 +112,7 @@ package final class JournaledFileMedium: RegionMedium, @unchecked Sendable {
     return JournalStatistics(
       capacity: area.ringSize, used: Int(truncatingIfNeeded: t.ticketIfAny &- t.header.start),
       appended: t.ticketIfAny, syncs: t.batch - 1, checkpoints: t.checkpoints,
-      privatePages: privatePageCount)
+      privatePages: privatePageCount, largePages: privatePages?.windowCount ?? 0)
   }
 
   // MARK: The lock
@@ -170,7 +173,7 @@ package final class JournaledFileMedium: RegionMedium, @unchecked Sendable {
       place &+= n
       left &-= n
     }
-    nvm_store_relaxed(slot, tail.pointee.ticket)
+    noteAppended()
     unlock()
   }
 
@@ -187,7 +190,7 @@ package final class JournaledFileMedium: RegionMedium, @unchecked Sendable {
       }
       privatePages?.note(first, 8, tail.pointee.ticket)
     }
-    nvm_store_relaxed(slot, tail.pointee.ticket)
+    noteAppended()
     unlock()
   }
 
@@ -204,9 +207,17 @@ package final class JournaledFileMedium: RegionMedium, @unchecked Sendable {
         privatePages?.note(Int(word.offset) / 8, 1, tail.pointee.ticket)
       }
     }
-    nvm_store_relaxed(slot, tail.pointee.ticket)
+    noteAppended()
     unlock()
     return true
+  }
+
+  /// With the mutex: the calling thread has appended what stands at the end now.
+  @inline(__always)
+  private func noteAppended() {
+    let ticket = tail.pointee.ticket
+    nvm_store_relaxed(slot, ticket)
+    nvm_store_release(words + 24, ticket)
   }
 
   package var commitCapacity: Int { batchLimit / (8 + JournalLayout.recordHeader) }
@@ -276,6 +287,9 @@ package final class JournaledFileMedium: RegionMedium, @unchecked Sendable {
 
   package func isDurable(_ position: UInt64) -> Bool { nvm_load_acquire(words) >= position }
 
+  /// Where readers look, for as long as the medium lives.
+  package var positions: JournalPositions { JournalPositions(words) }
+
   /// Waits for the position, or puts it to what the thread's deferral waits for in the end.
   func await(_ position: UInt64) throws(NVMError) {
     let slot = slot
@@ -312,11 +326,19 @@ package final class JournaledFileMedium: RegionMedium, @unchecked Sendable {
     if t.pointee.failure == nil, !t.pointee.isClosed, !t.pointee.isEmpty {
       let batch = t.pointee.seal(key: key, ring: area.ringSize)
       let end = t.pointee.base
+      var prepared = t.pointee.prepared
       unlock()
+      var result: Int32 = 0
+      if end > prepared, batch.bytes.count < JournalArea.preparation / 4 {
+        (prepared, result) = area.prepare(batch.position)
+      }
       let began = Self.now()
-      let result = area.writeDurably(UnsafeRawBufferPointer(batch.bytes), at: batch.position)
+      if result == 0 {
+        result = area.writeDurably(UnsafeRawBufferPointer(batch.bytes), at: batch.position)
+      }
       let time = Self.now() &- began
       lock()
+      t.pointee.prepared = prepared
       t.pointee.didSync(took: time, at: began &+ time)
       if result < 0 {
         fail(area.error("Writing to the disk", result))

@@ -86,12 +86,42 @@ do throws(NVMError) {
     try region.close()
   case "fork":
     try forkCommand()
+  case "fork-large":
+    try forkWithLargePages()
   case "stray":
     try strayCommand(path, arguments.count > 2 ? arguments[2] : "")
   default: fail(arguments[0])
   }
 } catch {
   say("error \(error.code): \(error)")
+}
+
+/// Brings a journaled file into large pages and forks: the child reads what was there, while the parent changes it.
+func forkWithLargePages() throws(NVMError) {
+  typealias Fork = @convention(c) () -> pid_t
+  guard let symbol = dlsym(nil, "fork") else { fail("no fork") }
+  let fork = unsafeBitCast(symbol, to: Fork.self)
+  let region = try PersistentRegion.open(at: path, options: RegionOptions(media: .journaledFile))
+  let start = region.payloadStart
+  let words = stride(from: 0, to: region.size - start.bytes, by: 4096)
+  for at in words { region.store(UInt64(at + 1), at: start + at) }
+  region.useLargePages(start, count: region.size - start.bytes)
+  while region.journal?.hasOpenWishes == true { usleep(1000) }
+  let child = fork()
+  if child == 0 {
+    // The parent is changing everything meanwhile.
+    usleep(50_000)
+    _exit(words.allSatisfy { region.load(start + $0) == UInt64($0 + 1) } ? 0 : 1)
+  }
+  for at in words {
+    region.store(UInt64(at + 2), at: start + at)
+    region.flush(start + at, count: 8)
+  }
+  try region.fence()
+  var status: Int32 = 0
+  waitpid(child, &status, 0)
+  say("ok child \(status) large \((region.journalStatistics?.largePages ?? 0) > 0)")
+  try region.close()
 }
 
 /// Opens, forks, and lets the child try everything a forked child might; the parent goes on.
