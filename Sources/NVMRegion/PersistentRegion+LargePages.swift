@@ -20,7 +20,9 @@ extension PersistentRegion {
     let large = 2 << 20
     for (offset, count) in ranges where count > 0 {
       // Pages of which some are closed cannot be large: the thread that closes asks, when a part is open as a whole.
-      if let pages, nvm_guard_want_large(pages.guarding, UInt64(offset.bytes), UInt64(count)) != 0 { continue }
+      if let pages, nvm_guard_want_large(pages.guarding, UInt64(offset.bytes), UInt64(count)) != 0 {
+        continue
+      }
       let start = offset.bytes & ~(large - 1)
       let end = min((offset.bytes + count + large - 1) & ~(large - 1), size & ~(large - 1))
       guard end > start else { continue }
