@@ -25,9 +25,11 @@ struct ExtentWalk {
   let region: PersistentRegion
   let check: HeaderCheck
   let header: HeapHeader
+  /// Whether a head that only the object before it knows of is damage: not after a crash.
+  let isAtRest: Bool
 
-  init(_ region: PersistentRegion, _ check: HeaderCheck, _ header: HeapHeader) {
-    (self.region, self.check, self.header) = (region, check, header)
+  init(_ region: PersistentRegion, _ check: HeaderCheck, _ header: HeapHeader, isAtRest: Bool) {
+    (self.region, self.check, self.header, self.isAtRest) = (region, check, header, isAtRest)
   }
 
   func start(_ unit: Int) -> UInt64 { UInt64(unit) << UInt64(header.unitShift) }
@@ -106,6 +108,12 @@ struct ExtentWalk {
         unit += head.length
         if head.rest > 0, region.load(header.tableOffset + unit * ExtentEntry.size) == 0 {
           try body(Head(unit: unit, length: head.rest, kind: .free, isUnwritten: true))
+          if isAtRest {
+            problems.append(
+              HeapProblem(
+                .extentHead, start(unit), extent: start(unit), byteCount: head.rest << header.unitShift,
+                "The head of a free extent is gone; what stands before it says how long it is."))
+          }
           unit += head.rest
         }
         continue

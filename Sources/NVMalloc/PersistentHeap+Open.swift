@@ -103,7 +103,7 @@ extension PersistentHeap {
     var extentCount = 0
     var sweptCount = 0
     recovery.problems += try extents.withLock { (space) throws(NVMError) in
-      let walk = ExtentWalk(region, check, space.header)
+      let walk = ExtentWalk(region, check, space.header, isAtRest: region.wasCleanlyClosed)
       var previous: ExtentWalk.Head?
       return try walk.run(progress: progress) { (head) throws(NVMError) in
         extentCount += 1
