@@ -31,6 +31,12 @@ extension MutationGate {
         kind: .flushBeforeStore, file: "PersistentHeap+Extents.swift",
         function: "PersistentHeap.dropName(of:)", index: 0, reason: oldName),
       Excuse(
+        kind: .dropFlush, file: "PersistentHeap+Open.swift", function: "PersistentHeap.adoptName(_:)",
+        index: 1, reason: oldName),
+      Excuse(
+        kind: .flushBeforeStore, file: "PersistentHeap+Open.swift",
+        function: "PersistentHeap.adoptName(_:)", index: 1, reason: oldName),
+      Excuse(
         kind: .dropFlush, file: "PersistentHeap+Extents.swift",
         function: "closure #1 in PersistentHeap.releaseExtent(_:)", index: 0, reason: releasedLog),
       Excuse(

@@ -127,14 +127,15 @@ extension PersistentHeap {
       nvm_prefetch_write(region.pointer(to: entry(aligned + count)))
     }
     let isTiled = headsTile(i, n, upTo: aligned + count)
-    if !isTiled || aligned > i { try settleStaleHeads(&space) }
+    // Heads are about to be made in other ways than by `take`.
+    var zeroed = !isTiled || aligned > i ? zeroStaleHeads(&space) : false
     if !isTiled {
       // Rot. Memory knows better what is free.
       noteDamage()
       dropName(of: i)
       try commitFree(i, n)
       for unit in i + 1..<i + n { joinHead(&space, unit) }
-      try settleStaleHeads(&space)
+      zeroed = zeroStaleHeads(&space) || zeroed
     }
     if aligned > i {
       // What precedes stays free.
@@ -150,21 +151,22 @@ extension PersistentHeap {
       n -= aligned - i
       i = aligned
     }
-    let isSettled = try take(&space, i, count, use)
+    let isSettled = try take(&space, i, count, use, zeroed: zeroed)
     if n > count { space.runs.insert(i + count, n - count, limit: unitCount) }
     return (i, isSettled)
   }
 
   /// Steps 1 and 2 for the units that a run starts with. Returns whether all that was written is settled.
+  /// - Parameter zeroed: heads have been zeroed under this lock already.
   private func take(
-    _ space: inout ExtentSpace, _ unit: Int, _ count: Int, _ use: ObjectUse?
+    _ space: inout ExtentSpace, _ unit: Int, _ count: Int, _ use: ObjectUse?, zeroed: Bool
   ) throws(NVMError) -> Bool {
     let (last, end) = lastHead(unit, count)
     let next = unit + count
     let rest = end - next
     // Looked at before heads are zeroed: what is zero then has been so for good.
-    let isNamed = rest > 0 && use != nil && region.load(entry(next)) == 0
-    let hadStale = zeroStaleHeads(&space, but: next)
+    let isNamed = rest > 0 && use != nil && !zeroed && region.load(entry(next)) == 0
+    let hadStale = zeroStaleHeads(&space, but: next) || zeroed
     if rest > 0 {
       writeFree(next, rest)
       if !isNamed { try region.order() }
@@ -243,8 +245,8 @@ extension PersistentHeap {
   }
 
   /// Zeroes heads that were joined to the extent before them, by a change that is settled; not the one of a unit that is
-  /// to become a head again. Returns whether there were any.
-  private func zeroStaleHeads(_ space: inout ExtentSpace, but next: Int = -1) -> Bool {
+  /// to become a head again. Returns whether there were any: then a fence is to come before the lock is released.
+  func zeroStaleHeads(_ space: inout ExtentSpace, but next: Int = -1) -> Bool {
     if space.staleHeads.isEmpty { return false }
     for unit in space.staleHeads where unit != next {
       region.store(0, at: entry(unit))
@@ -252,11 +254,6 @@ extension PersistentHeap {
     }
     space.staleHeads.removeAll(keepingCapacity: true)
     return true
-  }
-
-  /// The same at once: before heads are made in other ways than by ``take(_:_:_:_:)``, and at the end.
-  func settleStaleHeads(_ space: inout ExtentSpace) throws(NVMError) {
-    if zeroStaleHeads(&space) { try region.settle() }
   }
 
   /// Puts units whose head on the medium is free (durably) among the free runs.
@@ -268,6 +265,7 @@ extension PersistentHeap {
   /// Turns a held extent into a used one. Words 1 to 4 go first, into the same line; word 0 is the commit.
   /// With the table gate or the extent lock.
   /// - Parameter rest: units of the free extent behind that the entry is to name.
+  @inline(never)
   func writeEntry(
     _ unit: Int, _ kind: ExtentKind, length: Int, _ word1: UInt64, _ word2: UInt64, _ word3: UInt64 = 0,
     rest: Int = 0

@@ -178,7 +178,8 @@ public final class PersistentHeap: @unchecked Sendable {
     guard nvm_exchange_acqrel(control + Control.isClosed, 1) == 0, !region.isReadOnly else { return }
     // A failure poisons the region, which then is not marked clean: nothing more to do about it here.
     if (try? region.checkWritable()) != nil {
-      try? extents.withLock { (space) throws(NVMError) in try settleStaleHeads(&space) }
+      extents.withLock { _ = zeroStaleHeads(&$0) }
+      // Fences.
       try? log.seal()
     }
   }
