@@ -21,8 +21,8 @@ extension MutationGate {
         kind: .flushBeforeStore, file: "PersistentHeap+Publish.swift", function: "PersistentHeap.prepare(_:)",
         index: 0,
         reason:
-          "The store that misses the flush is word 3 of a large object's entry: a slab's mark, which no "
-          + "object's check covers and nobody reads of an object. Whoever makes a slab of the extent writes it."
+          "The store that misses the flush is word 4 of a large object's entry: what an object of the same length said "
+          + "there of the rest behind it. That counts only where the next entry is zero, and the next one is a head."
       ),
       Excuse(
         kind: .dropFlush, file: "PersistentHeap+Extents.swift", function: "PersistentHeap.dropName(of:)",
