@@ -76,3 +76,15 @@ __attribute__((constructor)) static void nvm_choose_descent(void) {
   if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq")) nvm_best_descent = descend_wide;
 }
 #endif
+
+void nvm_inner_insert(void *inner, int count, int i, uint64_t head, uint32_t child) {
+  char *base = (char *)inner;
+  uint64_t *heads = (uint64_t *)(base + NVM_INNER_HEADS);
+  uint32_t *children = (uint32_t *)(base + NVM_INNER_CHILDREN);
+  for (int k = count; k > i; k--) nvm_store_relaxed(heads + k, nvm_load_relaxed(heads + k - 1));
+  for (int k = count; k > i; k--) nvm_store32_relaxed(children + k + 1, nvm_load32_relaxed(children + k));
+  nvm_store_relaxed(heads + i, head);
+  nvm_store32_relaxed(children + i + 1, child);
+  for (int k = 0; k < 4; k++) nvm_store_relaxed(base + NVM_INNER_PIVOTS + 8 * k, nvm_load_relaxed(heads + 16 * k + 15));
+  nvm_store_release(base + NVM_INNER_COUNT, (uint64_t)count + 1);
+}

@@ -15,6 +15,7 @@
 // either it is there before the pages are read-only, or it faults after that and is granted. What a grant has made
 // writable it puts into the queue afterwards, and the end of a last window does so too: so whatever is writable is in
 // the queue, has a window, or was found in the queue by the batch before.
+// (The queue is `closing` and `ahead`; what a batch has found there, or leaves open, is in `resting`.)
 
 _Thread_local volatile struct nvm_guard_store nvm_guard_storing;
 
@@ -47,12 +48,36 @@ static void count_stretches(struct guard *g, int64_t change) {
   atomic_fetch_add(&g->stretches, change);
   atomic_fetch_add(&all_stretches, change);
 }
-// What opening [first, end), or closing it, changes.
+// Where stretches begin in [first, end].
+static int64_t stretches_in(struct guard *g, uint64_t first, uint64_t end) {
+  int64_t count = 0;
+  bool before = first > 0 && is_open(g, first - 1);
+  for (uint64_t i = first; i <= end; i++) {
+    bool now = is_open(g, i);
+    count += now && !before;
+    before = now;
+  }
+  return count;
+}
+// What opening [first, end) where all is closed, or closing it where all is open, changes.
 static int64_t stretches_joined(struct guard *g, uint64_t first, uint64_t end) {
   return 1 - (first > 0 && is_open(g, first - 1)) - is_open(g, end);
 }
-static uint64_t mapped_granules(struct guard *g) {
-  return (atomic_load(&g->mapped) + NVM_GRANULE - 1) >> NVM_GRANULE_SHIFT;
+
+// MARK: The queue
+
+// Requests of one word of a bitmap.
+static void note(struct guard *g, _Atomic uint64_t *bitmap, uint64_t word, uint64_t bits) {
+  uint64_t added = bits & ~atomic_fetch_or(&bitmap[word], bits);
+  if (added == 0) return;
+  atomic_fetch_add_explicit(&g->count_requests, (uint64_t)__builtin_popcountll(added), memory_order_relaxed);
+  // Seen set, the batch has still to take it, and after it the word.
+  uint64_t summary = 1ull << (word % 64);
+  if (!(atomic_load(&g->pending[word / 64]) & summary)) atomic_fetch_or(&g->pending[word / 64], summary);
+  if (atomic_load(&g->asleep) && atomic_exchange(&g->asleep, 0)) sem_post(&g->wake);
+}
+void guard_enqueue(struct guard *g, uint64_t granule) {
+  note(g, g->closing, granule / 64, 1ull << (granule % 64));
 }
 
 // MARK: Pages
@@ -63,32 +88,47 @@ static int change(struct guard *g, uint64_t first, uint64_t end, int protection)
   if (to > mapped) to = mapped;
   if (from >= to) return 0;
   atomic_fetch_add(&g->count_changes, 1);
+  guard_blocks_changed(g, first, end);
   return mprotect((void *)(g->seen.base + from), to - from, protection) == 0 ? 0 : -errno;
 }
 
 // Opens everything and leaves it to the batches to close what has no windows.
 static int widen(struct guard *g) {
-  uint64_t n = mapped_granules(g);
+  uint64_t n = guard_mapped_granules(g);
   int result = change(g, 0, n, PROT_READ | PROT_WRITE);
   if (result != 0) return result;
   atomic_fetch_add(&g->count_widened, 1);
   count_stretches(g, 1 - atomic_load(&g->stretches));
   for (uint64_t i = 0; i < n; i++) {
     atomic_fetch_or(&g->open[i / 64], 1ull << (i % 64));
-    if (g->mode == NVM_GUARD_DEFERRED) guard_enqueue(g, i);
+    if (g->mode == NVM_GUARD_DEFERRED) note(g, g->ahead, i / 64, 1ull << (i % 64));
   }
   return 0;
 }
 
+int guard_open_run(struct guard *g, uint64_t first, uint64_t end) {
+  int result = change(g, first, end, PROT_READ | PROT_WRITE);
+  if (result != 0) return result;
+  int64_t before = stretches_in(g, first, end);
+  for (uint64_t i = first; i < end; i++) atomic_fetch_or(&g->open[i / 64], 1ull << (i % 64));
+  count_stretches(g, stretches_in(g, first, end) - before);
+  return 0;
+}
+
 int guard_grant(struct guard *g, uint64_t granule) {
-  uint64_t bit = 1ull << (granule % 64);
   if (atomic_load(&all_stretches) >= atomic_load(&stretch_limit) && !is_open(g, granule)) return widen(g);
-  int64_t joined = stretches_joined(g, granule, granule + 1);
-  int result = change(g, granule, granule + 1, PROT_READ | PROT_WRITE);
+  uint64_t first = granule, end = granule + 1;
+  if (g->mode == NVM_GUARD_DEFERRED) guard_grant_range(g, granule, &first, &end);
+  int result = guard_open_run(g, first, end);
   if (result == -ENOMEM) return widen(g);
-  if (result == 0 && !(atomic_fetch_or(&g->open[granule / 64], bit) & bit)) count_stretches(g, joined);
-  if (result == 0 && g->mode == NVM_GUARD_DEFERRED) guard_enqueue(g, granule);
-  return result;
+  if (result != 0 || g->mode != NVM_GUARD_DEFERRED) return result;
+  // A block is a part of one word.
+  if (end - first > 1) {
+    atomic_fetch_add_explicit(&g->count_ahead, end - first - 1, memory_order_relaxed);
+    note(g, g->ahead, granule / 64, ((1ull << (end - first)) - 1) << (first % 64) & ~(1ull << (granule % 64)));
+  }
+  guard_enqueue(g, granule);
+  return 0;
 }
 
 // Protects [first, end), none of which has a window. Returns whether it is done.
@@ -104,18 +144,7 @@ static bool shut(struct guard *g, uint64_t first, uint64_t end) {
   return false;
 }
 
-// MARK: The queue
-
-static void note(struct guard *g, _Atomic uint64_t *bitmap, uint64_t granule) {
-  uint64_t word = granule / 64, bit = 1ull << (granule % 64);
-  if (atomic_fetch_or(&bitmap[word], bit) & bit) return;
-  atomic_fetch_add_explicit(&g->count_requests, 1, memory_order_relaxed);
-  // Seen set, the batch has still to take it, and after it the word.
-  uint64_t summary = 1ull << (word % 64);
-  if (!(atomic_load(&g->pending[word / 64]) & summary)) atomic_fetch_or(&g->pending[word / 64], summary);
-  if (atomic_load(&g->asleep) && atomic_exchange(&g->asleep, 0)) sem_post(&g->wake);
-}
-void guard_enqueue(struct guard *g, uint64_t granule) { note(g, g->closing, granule); }
+// MARK: Batches
 
 struct stretch {
   uint64_t first, end;
@@ -124,13 +153,13 @@ struct stretch {
 // Closes a run that the batch has gathered; what cannot be closed now stays in the queue.
 static void close_run(struct guard *g, struct stretch *run) {
   if (run->first < run->end && !shut(g, run->first, run->end))
-    for (uint64_t i = run->first; i < run->end; i++) note(g, g->closing, i);
+    for (uint64_t i = run->first; i < run->end; i++) note(g, g->ahead, i / 64, 1ull << (i % 64));
   run->first = run->end = 0;
 }
 
 // One batch; under the lock. Returns whether anything is left for the next one.
 static bool batch(struct guard *g, bool all) {
-  uint64_t words = (mapped_granules(g) + 63) / 64;
+  uint64_t words = (guard_mapped_granules(g) + 63) / 64;
   bool isLeft = false, isBatch = false;
   struct stretch run = {0, 0};
   for (uint64_t s = 0; s * 64 < words; s++) {
@@ -149,24 +178,20 @@ static bool batch(struct guard *g, bool all) {
           uint64_t granule = w * 64 + i, stop = granule;
           while (stop < w * 64 + end && guard_has_window(g, stop) && !is_open(g, stop)) stop++;
           if (stop == granule) continue;
-          if (atomic_load(&all_stretches) < atomic_load(&stretch_limit)) {
-            int64_t joined = stretches_joined(g, granule, stop);
-            if (change(g, granule, stop, PROT_READ | PROT_WRITE) == 0) {
-              count_stretches(g, joined);
-              for (uint64_t k = granule; k < stop; k++) {
-                atomic_fetch_or(&g->open[k / 64], 1ull << (k % 64));
-                guard_enqueue(g, k);
-              }
-            }
-          }
+          if (atomic_load(&all_stretches) < atomic_load(&stretch_limit) && guard_open_run(g, granule, stop) == 0)
+            for (uint64_t k = granule; k < stop; k++) note(g, g->ahead, w, 1ull << (k % 64));
           i = stop - w * 64 - 1;
         }
       }
       uint64_t closing = atomic_exchange(&g->closing[w], 0);
       atomic_fetch_add_explicit(&g->count_cancelled, (uint64_t)__builtin_popcountll(g->resting[w] & closing),
                                 memory_order_relaxed);
-      uint64_t idle = all ? g->resting[w] | closing : g->resting[w] & ~closing;
-      g->resting[w] = all ? 0 : closing;
+      uint64_t ahead = atomic_exchange(&g->ahead[w], 0);
+      uint64_t found = closing | ahead;
+      uint64_t idle = all ? g->resting[w] | found : g->resting[w] & ~found;
+      uint64_t kept = guard_review_blocks(g, w, closing, ahead, idle, all);
+      idle &= ~kept;
+      g->resting[w] = all ? 0 : found | kept;
       if (g->resting[w]) rest |= 1ull << (w % 64);
       for (; idle; idle &= idle - 1) {
         uint64_t granule = w * 64 + (uint64_t)__builtin_ctzll(idle);
@@ -192,7 +217,7 @@ static bool batch(struct guard *g, bool all) {
 }
 
 static bool has_pending(struct guard *g) {
-  uint64_t words = (mapped_granules(g) + 63) / 64;
+  uint64_t words = (guard_mapped_granules(g) + 63) / 64;
   for (uint64_t s = 0; s * 64 < words; s++)
     if (atomic_load(&g->pending[s])) return true;
   return false;
@@ -328,7 +353,7 @@ int nvm_guard_open(struct nvm_guard *guard, uint64_t offset, uint64_t count) {
       return -EOVERFLOW;
     }
     open_window(g, i, EXPLICIT_WINDOW);
-    if (g->mode == NVM_GUARD_DEFERRED && !is_open(g, i)) note(g, g->opening, i);
+    if (g->mode == NVM_GUARD_DEFERRED && !is_open(g, i)) note(g, g->opening, i / 64, 1ull << (i % 64));
   }
   return 0;
 }
@@ -367,7 +392,7 @@ int nvm_guard_create(struct nvm_guard **result, void *base, uint64_t capacity, u
   uint64_t words = g->granules / 64 + 1, summaries = words / 64 + 1;
   uint64_t slots = mode != NVM_GUARD_IMMEDIATE ? 0 : NVM_THREAD_SLOTS * sizeof(struct nvm_guard_slot);
   uint64_t windows = (g->granules * sizeof(uint32_t) + 63) & ~63ull;
-  g->memory_size = slots + windows + 4 * words * 8 + 2 * summaries * 8;
+  g->memory_size = slots + windows + 6 * words * 8 + 2 * summaries * 8 + words * (64 / NVM_GUARD_BLOCK);
   if (!error && g->path)
     g->memory = mmap(0, g->memory_size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (error || !g->path || g->memory == MAP_FAILED) {
@@ -382,9 +407,12 @@ int nvm_guard_create(struct nvm_guard **result, void *base, uint64_t capacity, u
   if (mode == NVM_GUARD_DEFERRED) g->seen.closing = (void *)at;
   g->opening = (void *)(at += words * 8);
   g->open = (void *)(at += words * 8);
+  g->ahead = (void *)(at += words * 8);
+  g->touched = (void *)(at += words * 8);
   g->resting = (void *)(at += words * 8);
   g->pending = (void *)(at += words * 8);
   g->pending_rest = (void *)(at += summaries * 8);
+  g->blocks = (void *)(at += summaries * 8);
   pthread_mutex_init(&g->lock, 0);
   sem_init(&g->wake, 0, 0);
 
@@ -430,7 +458,7 @@ void nvm_guard_grow(struct nvm_guard *guard, uint64_t mapped) {
       count_stretches(g, stretches_joined(g, i, i + 1));
       atomic_fetch_or(&g->open[i / 64], 1ull << (i % 64));
     }
-    guard_enqueue(g, i);
+    note(g, g->ahead, i / 64, 1ull << (i % 64));
   }
   pthread_mutex_unlock(&g->lock);
 }
@@ -445,7 +473,7 @@ void nvm_guard_retire(struct nvm_guard *guard) {
   }
   pthread_mutex_lock(&g->lock);
   bool was = atomic_exchange(&g->retired, true);
-  if (!was && g->mode != NVM_GUARD_KEYS) change(g, 0, mapped_granules(g), PROT_READ | PROT_WRITE);
+  if (!was && g->mode != NVM_GUARD_KEYS) change(g, 0, guard_mapped_granules(g), PROT_READ | PROT_WRITE);
   pthread_mutex_unlock(&g->lock);
   if (was) return;
   if (g->mode == NVM_GUARD_KEYS && g->key >= 0) {
@@ -488,12 +516,13 @@ void nvm_guard_read_counts(struct nvm_guard *guard, struct nvm_guard_counts *cou
   counts->changes = atomic_load(&g->count_changes);
   counts->faults = atomic_load(&g->count_faults);
   counts->cancelled = atomic_load(&g->count_cancelled);
+  counts->ahead = atomic_load(&g->count_ahead);
   counts->widened = atomic_load(&g->count_widened);
 }
 
 uint64_t nvm_guard_writable(struct nvm_guard *guard) {
   struct guard *g = (struct guard *)guard;
-  uint64_t granules = mapped_granules(g), sum = 0;
+  uint64_t granules = guard_mapped_granules(g), sum = 0;
   for (uint64_t w = 0; w * 64 < granules && !atomic_load(&g->retired); w++)
     sum += (uint64_t)__builtin_popcountll(atomic_load(&g->open[w])) << NVM_GRANULE_SHIFT;
   return sum;

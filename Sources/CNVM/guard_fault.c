@@ -137,7 +137,7 @@ static void put_owner(struct text *t, const struct nvm_guard_owner *o) {
 static uint64_t pending_requests(struct guard *g) {
   uint64_t sum = 0, words = (atomic_load(&g->mapped) >> NVM_GRANULE_SHIFT) / 64 + 1;
   for (uint64_t w = 0; w < words; w++)
-    sum += (uint64_t)__builtin_popcountll(atomic_load(&g->closing[w])) +
+    sum += (uint64_t)__builtin_popcountll(atomic_load(&g->closing[w]) | atomic_load(&g->ahead[w])) +
            (uint64_t)__builtin_popcountll(atomic_load(&g->opening[w]));
   return sum;
 }
@@ -222,8 +222,20 @@ static bool is_write(void *context) {
 #endif
 }
 
+static uintptr_t program_counter(void *context) {
+#if defined(__x86_64__)
+  return (uintptr_t)((ucontext_t *)context)->uc_mcontext.gregs[REG_RIP];
+#elif defined(__aarch64__)
+  return (uintptr_t)((ucontext_t *)context)->uc_mcontext.pc;
+#else
+  (void)context;
+  return 0;
+#endif
+}
+
 // Whether this thread is in a store there, or anybody has a window on the granule.
-static bool is_asked(struct guard *g, uintptr_t address) {
+static bool is_asked(struct guard *g, uintptr_t address, void *context) {
+  if (guard_is_store(program_counter(context))) return true;
   uintptr_t to = nvm_guard_storing.to;
   if (to != 0 && address >= nvm_guard_storing.from && address < to) return true;
   return guard_has_window(g, (address - g->seen.base) >> NVM_GRANULE_SHIFT);
@@ -256,7 +268,7 @@ static void on_fault(int number, siginfo_t *info, void *context) {
     } else {
       // A retired guard has opened its pages before it is unregistered.
       is_granted = writes && !is_forked &&
-                   (atomic_load(&g->retired) || (is_asked(g, address) && guard_grant(g, granule) == 0));
+                   (atomic_load(&g->retired) || (is_asked(g, address, context) && guard_grant(g, granule) == 0));
     }
     if (is_granted) {
       atomic_fetch_add_explicit(&g->count_faults, 1, memory_order_relaxed);

@@ -31,8 +31,11 @@ struct guard {
   _Atomic uint64_t *closing;    // stored to, or its last window closed, since the last batch
   _Atomic uint64_t *opening;    // opened explicitly since the last batch
   _Atomic uint64_t *open;       // writable; a hint for counting stretches
-  uint64_t *resting;            // what the last batch found in `closing`; under `lock`
-  // A bit for each word of `closing` or `opening` that is not 0; of `resting`.
+  _Atomic uint64_t *ahead;      // opened along with others of their block since the last batch
+  uint64_t *touched;            // what the last batch found in `closing`; under `lock`
+  uint64_t *resting;            // what is to close at the next batch, if nobody stores to it; under `lock`
+  _Atomic uint8_t *blocks;      // GUARD_BLOCK_… of each block
+  // A bit for each word of `closing`, `opening` or `ahead` that is not 0; of `resting`.
   _Atomic uint64_t *pending;
   uint64_t *pending_rest;
   _Atomic int64_t stretches;    // maximal runs of writable granules, about
@@ -46,7 +49,8 @@ struct guard {
 
   _Atomic(nvm_guard_describer) describer;
   _Atomic(void *) describer_context;
-  _Atomic uint64_t count_requests, count_batches, count_changes, count_faults, count_cancelled, count_widened;
+  _Atomic uint64_t count_requests, count_batches, count_changes, count_faults, count_cancelled, count_widened,
+      count_ahead;
 };
 
 static inline bool guard_is_forked(struct guard *g) { return g->fork_generation != nvm_fork_generation(); }
@@ -55,9 +59,33 @@ static inline bool guard_has_window(struct guard *g, uint64_t granule) {
   return atomic_load(&g->windows[granule]) != 0;
 }
 
-// Makes a granule writable, or, when the process has too many mappings, everything. 0 or -errno. Safe in a handler.
+// Makes a granule writable, or its block, or, when the process has too many mappings, everything. 0 or -errno. Safe in
+// a handler.
 int guard_grant(struct guard *g, uint64_t granule);
 void guard_enqueue(struct guard *g, uint64_t granule);
+// Makes [first, end) writable, for the caller to put into the queue. 0 or -errno.
+int guard_open_run(struct guard *g, uint64_t first, uint64_t end);
+
+// guard_blocks.c
+#define GUARD_BLOCK_DENSE 1   // opens as one
+#define GUARD_BLOCK_PROVED 2  // was found dense since it was last closed as a whole
+#define GUARD_BLOCK_LARGE 4   // large pages are wanted
+#define GUARD_BLOCK_ASKED 8   // and have been asked for since it was last open in parts
+// What a grant opens for `granule`: [first, end).
+void guard_grant_range(struct guard *g, uint64_t granule, uint64_t *first, uint64_t *end);
+// One word of the bitmaps, in a batch: `closing` was stored to since the batch before, `ahead` opened ahead, `idle` is to
+// be closed. Returns what stays open of `idle`, or was opened now, and is to wait for the next batch.
+uint64_t guard_review_blocks(struct guard *g, uint64_t word, uint64_t closing, uint64_t ahead, uint64_t idle,
+                             bool all);
+// A part of the blocks has changed.
+void guard_blocks_changed(struct guard *g, uint64_t first, uint64_t end);
+
+// guard_store.c: whether the instruction at `pc` is the store of a primitive.
+bool guard_is_store(uintptr_t pc);
+
+static inline uint64_t guard_mapped_granules(struct guard *g) {
+  return (atomic_load(&g->mapped) + NVM_GRANULE - 1) >> NVM_GRANULE_SHIFT;
+}
 
 // guard_fault.c: the handler and what it knows.
 int guard_install_handler(void);

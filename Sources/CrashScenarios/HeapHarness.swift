@@ -37,9 +37,10 @@ package final class HeapHarness: @unchecked Sendable {
   private static let cellTag = BlockTag(rawValue: 2)
 
   package static func options(
-    _ geometry: HeapGeometry = .tiny, quarantine: QuarantinePolicy = .none
+    _ geometry: HeapGeometry = .tiny, quarantine: QuarantinePolicy = .none, shares: Int = 1
   ) -> HeapOptions {
     var options = HeapOptions()
+    options.shareCount = shares
     options.geometry = geometry
     options.quarantine = quarantine
     options.growthIncrement = 8 << 10

@@ -7,7 +7,10 @@ enum HeapInterruptions {
   typealias Operation = HeapScenarios.Operation
 
   static var all: [AnyScenario] {
-    [AnyScenario(splits()), AnyScenario(slabs()), AnyScenario(growth()), AnyScenario(links())]
+    [
+      AnyScenario(splits()), AnyScenario(slabs()), AnyScenario(growth()), AnyScenario(links()),
+      AnyScenario(shares()),
+    ]
   }
 
   /// Both take a piece of one free extent.
@@ -54,10 +57,23 @@ enum HeapInterruptions {
     }
   }
 
+  /// One frees a block, the other takes it from the first one's share at once, or frees what the first allocated.
+  private static func shares() -> Scenario {
+    scenario("heap-interrupted-share", size: 128 << 10, shares: 8) { moment in
+      let size = [20, 100, 200, 500, 1000, 1500][moment]
+      return [
+        (HeapScenarios.hold(1, size), HeapScenarios.hold(2, size), .max),
+        (HeapScenarios.release(1), HeapScenarios.hold(3, size), moment % 2),
+        (HeapScenarios.hold(4, size), HeapScenarios.release(2), moment % 2),
+        (HeapScenarios.release(3), HeapScenarios.release(4), .max),
+      ]
+    }
+  }
+
   private static func scenario(
-    _ name: String, size: Int, _ pairs: (Int) -> [(Operation, Operation, Int)]
+    _ name: String, size: Int, shares: Int = 1, _ pairs: (Int) -> [(Operation, Operation, Int)]
   ) -> Scenario {
-    var scenario = HeapScenarios.scenario(name, [])
+    var scenario = HeapScenarios.scenario(name, [], shares: shares)
     let all = (0..<6).flatMap(pairs)
     scenario.threads = [all.map(\.0), all.map(\.1)]
     scenario.interruptions = all.map(\.2)

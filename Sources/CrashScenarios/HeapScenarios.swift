@@ -17,12 +17,13 @@ package enum HeapScenarios {
       AnyScenario(roots()),
       AnyScenario(laneReuse()), AnyScenario(overflow()), AnyScenario(reopening()),
       AnyScenario(random(seed: seed), isSeeded: true), AnyScenario(twoThreads(seed: seed)),
+      AnyScenario(twoShares(seed: seed)),
       AnyScenario(handover()),
     ] + HeapRestScenarios.all + HeapInterruptions.all
   }
 
-  static func scenario(_ name: String, _ operations: [Operation]) -> Scenario {
-    let options = HeapHarness.options()
+  static func scenario(_ name: String, _ operations: [Operation], shares: Int = 1) -> Scenario {
+    let options = HeapHarness.options(shares: shares)
     var scenario = Scenario(
       name, create: { try HeapHarness.create($0, options) }, open: { try HeapHarness.open($0, options) },
       observe: { try $0.observe() }, operations: operations)
@@ -312,6 +313,15 @@ package enum HeapScenarios {
   static func twoThreads(seed: UInt64) -> Scenario {
     var generator = SeededGenerator(seed: seed)
     var scenario = scenario("heap-2-threads", [])
+    scenario.threads = [0..<4, 4..<8].map { cells in (0..<12).map { _ in operation(&generator, cells) } }
+    scenario.maximumSize = 192 << 10
+    return scenario
+  }
+
+  /// The same where the threads have shares of the size classes, and take from each other's what they lack.
+  static func twoShares(seed: UInt64) -> Scenario {
+    var generator = SeededGenerator(seed: seed &+ 1)
+    var scenario = scenario("heap-2-shares", [], shares: 8)
     scenario.threads = [0..<4, 4..<8].map { cells in (0..<12).map { _ in operation(&generator, cells) } }
     scenario.maximumSize = 192 << 10
     return scenario

@@ -168,8 +168,13 @@ struct InnerNode {
   func unlock() { nvm_store_release(version, (nvm_load_relaxed(version) | 1) &+ 1) }
 
   /// Inserts a separator at `i` and the child behind it.
-  func insert(at i: Int, head: UInt64, tail: UnsafeMutableRawPointer?, child node: UInt32) {
+  func insert(
+    at i: Int, head: UInt64, tail: UnsafeMutableRawPointer?, child node: UInt32, keysAreBytes: Bool
+  ) {
     let n = count
+    if !keysAreBytes {
+      return nvm_inner_insert(base, Int32(truncatingIfNeeded: n), Int32(truncatingIfNeeded: i), head, node)
+    }
     let hasPrefix = prefixLength > 0
     var j = n
     while j > i {

@@ -10,6 +10,8 @@ struct NodePool: Sendable {
     /// Bit set: free.
     var free: [UInt64]
     var freeCount = 0
+    /// No word before this one has a free bit.
+    private var searchWord = 0
 
     init(payload: Offset, byteCount: Int) {
       self.payload = payload
@@ -24,10 +26,12 @@ struct NodePool: Sendable {
       assert(free[i >> 6] & 1 << UInt64(i & 63) == 0, "a node is freed twice")
       free[i >> 6] |= 1 << UInt64(i & 63)
       freeCount += 1
+      searchWord = min(searchWord, i >> 6)
     }
     func take() -> UInt32? {
       guard freeCount > 0 else { return nil }
-      for w in free.indices where free[w] != 0 {
+      for w in searchWord..<free.count where free[w] != 0 {
+        searchWord = w
         let bit = free[w].trailingZeroBitCount
         free[w] &= free[w] - 1
         freeCount -= 1

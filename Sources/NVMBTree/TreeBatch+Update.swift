@@ -81,7 +81,8 @@ extension TreeBatch {
     insertedCount = 0
     // Records are durable before a leaf can name them.
     if loose != 0 { try engine.region.order() }
-    descend(fetchingAll: true)
+    // Of words the lines behind the first are asked for when it is known which.
+    descend(fetchingAll: engine.keysAreBytes)
     do throws(NVMError) {
       var i = 0
       while i < count {
@@ -134,7 +135,10 @@ extension TreeBatch {
     while at < pendingCount, pending[at].leaf.node != node { at &+= 1 }
     steps[i].pending = at
     // A version seen before the lock was taken, and again by this group: the same range.
-    if at < pendingCount { return pending[at].version == steps[i].version }
+    if at < pendingCount {
+      fetchSlots(i, pending[at].old.live)
+      return pending[at].version == steps[i].version
+    }
     guard engine.tryLock(steps[i].position) else { return false }
     do throws(NVMError) { try engine.settleLeaf(node) } catch {
       // The region takes no more writes: alone it fails in the same way.
@@ -147,7 +151,17 @@ extension TreeBatch {
       leaf: leaf, version: steps[i].version, old: old, live: old.live,
       sum: UInt32(truncatingIfNeeded: leaf.sums))
     pendingCount &+= 1
+    fetchSlots(i, old.live)
     return true
+  }
+
+  /// Asks for the slots that a key may have and may get.
+  @inline(__always) private func fetchSlots(_ i: Int, _ live: UInt64) {
+    guard !engine.keysAreBytes else { return }
+    let leaf = engine.leaf(steps[i].node)
+    let candidates = leaf.matches(steps[i].fingerprint) & live
+    if candidates != 0 { nvm_prefetch_write(leaf.base + LeafLayout.slot(candidates.trailingZeroBitCount)) }
+    nvm_prefetch_write(leaf.base + LeafLayout.slot((~live & LeafLayout.slotMask).trailingZeroBitCount & 31))
   }
 
   private func add(_ i: Int) -> Bool { add(i, to: &pending[steps[i].pending]) }

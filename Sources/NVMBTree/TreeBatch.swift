@@ -12,7 +12,7 @@ public import NVMRegion
 /// A group of keys on their way through the tree. Not thread-safe; used by one call.
 @usableFromInline final class TreeBatch {
   /// Enough to hide a miss behind the others, few enough to stay in the nearest cache.
-  @usableFromInline static var capacity: Int { 32 }
+  @usableFromInline static var capacity: Int { Int(NVM_BATCH) }
 
   struct Step {
     var node: UInt32
@@ -40,6 +40,9 @@ public import NVMRegion
   /// Bit i: there is an entry for key i.
   @exclusivity(unchecked) @usableFromInline var found: UInt32 = 0
   let steps: UnsafeMutablePointer<Step>
+  // Of trees whose keys are words.
+  private let heads: UnsafeMutablePointer<UInt64>
+  private let places: UnsafeMutablePointer<nvm_place>
   private let copies: UnsafeMutablePointer<KeyCopy>
 
   // Of updates only.
@@ -64,6 +67,8 @@ public import NVMRegion
     steps = .allocate(capacity: Self.capacity)
     pending = .allocate(capacity: Self.capacity)
     changes = .allocate(capacity: Self.capacity)
+    heads = .allocate(capacity: Self.capacity)
+    places = .allocate(capacity: Self.capacity)
     copies = .allocate(capacity: Self.capacity)
     copies.initialize(repeating: KeyCopy(), count: Self.capacity)
   }
@@ -75,6 +80,8 @@ public import NVMRegion
     steps.deallocate()
     pending.deallocate()
     changes.deallocate()
+    heads.deallocate()
+    places.deallocate()
     copies.deallocate()
   }
 
@@ -83,6 +90,7 @@ public import NVMRegion
 
   /// Adds a key; its bytes are copied.
   @usableFromInline func add(_ key: SearchKey) {
+    heads[count] = key.head
     if key.bytes == nil {
       keys[count] = key
     } else {
@@ -104,6 +112,7 @@ public import NVMRegion
     try engine.region.checkUsable()
     guard engine.isReadable else { throw engine.sealedError() }
     let ticket = try engine.gate.ticket()
+    if !engine.keysAreBytes, !engine.options.verifiesReads { return try lookUpWords(ticket) }
     found = 0
     descend(fetchingAll: false)
     for i in 0..<count { look(i) }
@@ -114,13 +123,34 @@ public import NVMRegion
     if engine.isMarked {
       for i in 0..<count where !steps[i].isLost { try engine.awaitDurable(steps[i].node) }
     }
-    for i in 0..<count where steps[i].isLost || !isCurrent {
-      found &= ~(1 << UInt32(i))
-      guard let word = try engine.lookup(keys[i]) else { continue }
-      words[i] = word
-      found |= 1 << UInt32(i)
+    for i in 0..<count where steps[i].isLost || !isCurrent { try lookUpAlone(i) }
+    try checkMissing()
+  }
+
+  /// The same where all keys are words.
+  private func lookUpWords(_ ticket: UInt64) throws(NVMError) {
+    let leaves = engine.region.baseAddress
+    engine.space.descend(heads, count, root: engine.rootWord, leaves: leaves, to: places)
+    found = engine.space.find(heads, count, leaves: leaves, at: places, to: words)
+    let isCurrent = engine.gate.isCurrent(ticket)
+    if engine.isMarked {
+      for i in 0..<count where places[i].version & 1 == 0 {
+        try engine.awaitDurable(UInt32(truncatingIfNeeded: places[i].leaf))
+      }
     }
-    // In a damaged tree "not there" is not known.
+    for i in 0..<count where places[i].version & 1 != 0 || !isCurrent { try lookUpAlone(i) }
+    try checkMissing()
+  }
+
+  @inline(never) private func lookUpAlone(_ i: Int) throws(NVMError) {
+    found &= ~(1 << UInt32(i))
+    guard let word = try engine.lookup(keys[i]) else { return }
+    words[i] = word
+    found |= 1 << UInt32(i)
+  }
+
+  /// In a damaged tree "not there" is not known.
+  private func checkMissing() throws(NVMError) {
     if found.nonzeroBitCount < count, engine.isSealed { throw engine.sealedError() }
   }
 
@@ -128,6 +158,7 @@ public import NVMRegion
 
   /// Brings each key to its leaf, whose first line (or all of them, for a change) is then on its way to the cache.
   func descend(fetchingAll: Bool) {
+    if !engine.keysAreBytes { return descendWords(fetchingAll: fetchingAll) }
     let space = engine.space
     let root = nvm_load_acquire(engine.rootWord)
     var height = root >> 32
@@ -177,6 +208,19 @@ public import NVMRegion
       steps[i].version = nvm_load_acquire(engine.space.lockWord(steps[i].node))
       steps[i].isLost =
         steps[i].version & 1 != 0 || nvm_load_relaxed(steps[i].parent) != steps[i].parentVersion
+    }
+  }
+
+  private func descendWords(fetchingAll: Bool) {
+    let leaves = engine.region.baseAddress
+    engine.space.descend(heads, count, root: engine.rootWord, leaves: leaves, to: places)
+    for i in 0..<count {
+      let place = places[i]
+      steps[i].node = UInt32(truncatingIfNeeded: place.leaf)
+      steps[i].isLost = place.version & 1 != 0
+      steps[i].version = place.version
+      steps[i].fingerprint = nvm_fingerprint(heads[i])
+      if fetchingAll { engine.prefetchLeaf(steps[i].node) }
     }
   }
 

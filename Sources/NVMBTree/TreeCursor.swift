@@ -29,11 +29,6 @@ public import NVMRegion
 
   /// The current leaf's entries in the range, in the order of the walk: pairs of head and word.
   @usableFromInline let entries: UnsafeMutablePointer<UInt64>
-  private var heads: UnsafeMutablePointer<UInt64> { entries + 2 * Int(NVM_RANK_MAX) }
-  private var words: UnsafeMutablePointer<UInt64> { entries + 3 * Int(NVM_RANK_MAX) }
-  private var ranks: UnsafeMutablePointer<UInt8> {
-    UnsafeMutableRawPointer(entries + 4 * Int(NVM_RANK_MAX)).assumingMemoryBound(to: UInt8.self)
-  }
   @exclusivity(unchecked) @usableFromInline var count = 0
   @exclusivity(unchecked) @usableFromInline var index = 0
 
@@ -43,8 +38,7 @@ public import NVMRegion
     isReverse = reverse
     limit = OwnedBound(reverse ? lower : upper)
     resume = OwnedBound(reverse ? upper : lower)
-    // One allocation: the sorted pairs, then what a sort works on.
-    entries = .allocate(capacity: 4 * Int(NVM_RANK_MAX) + 4)
+    entries = .allocate(capacity: 2 * Int(NVM_SLOTS_MAX))
   }
 
   deinit {
@@ -167,26 +161,15 @@ public import NVMRegion
     return position
   }
 
-  /// Moves the hint on to the next leaf, or finds it anew where that is not the next child.
+  /// Moves the hint on to the next leaf; drops it where that is not the next child, as behind an inner node's last one.
   @inline(__always) private func follow(_ leaf: UInt32) {
     guard let (inner, index) = above else { return }
     if index < inner.count, inner.child(index &+ 1) == leaf {
       above = (inner, index &+ 1)
       fetch(inner, index &+ 1 &+ Self.distance)
-    } else if case .after(let key) = resume.bound {
-      refetch(key, leaf)
-    }
-  }
-
-  @inline(never) private func refetch(_ key: SearchKey, _ leaf: UInt32) {
-    // The key is the last one before the leaf: the leaf is the first child of the next inner node, or was split off.
-    _ = descendNoting(key)
-    fetchLeaf(leaf)
-    guard let (inner, index) = above, index < inner.count else {
+    } else {
       above = nil
-      return
     }
-    above = (inner, index &+ 1)
   }
 
   @inline(__always) private func fetch(_ inner: InnerNode, _ index: Int) {
@@ -206,6 +189,8 @@ public import NVMRegion
     // The walk will want all of it.
     if above == nil, engine.isInside(next) { fetchLeaf(next) }
     guard copy(leaf, commit.live, position) else { return false }
+    // A dropped hint is found anew by the leaf's own entries.
+    if above == nil, count > 0 { _ = descendNoting(key(0)) }
     link = (position.leaf, position.version, next)
     // Keep what lies in the range.
     var start = 0
@@ -281,42 +266,14 @@ public import NVMRegion
 
   /// Copies the live slots and sorts them; false (and nothing copied) when the leaf changed meanwhile.
   private func copy(_ leaf: Leaf, _ live: UInt64, _ position: Position) -> Bool {
-    let n = live.nonzeroBitCount
-    let (entries, heads, words) = (entries, heads, words)
-    var rest = live
-    var k = 0
-    var isSorted = true
-    var before: UInt64 = 0
-    while k < n {
-      let i = rest.trailingZeroBitCount
-      rest &= rest &- 1
-      let head = leaf.head(i)
-      let word = leaf.word(i)
-      heads[k] = head
-      words[k] = word
-      entries[2 &* k] = head
-      entries[2 &* k &+ 1] = word
-      isSorted = isSorted && head >= before
-      before = head
-      k &+= 1
-    }
+    let n = Int(
+      nvm_sort_slots(leaf.base + LeafLayout.firstSlot, UInt32(truncatingIfNeeded: live), entries))
     count = 0
     let isTrusted = engine.isTrusted(leaf)
     guard engine.isUnchanged(position) else { return false }
     taken = position.leaf
     isDamaged = !isTrusted
     count = n
-    if !isSorted {
-      let ranks = ranks
-      nvm_rank(heads, Int32(truncatingIfNeeded: n), ranks)
-      k = 0
-      while k < n {
-        let place = Int(ranks[k]) &* 2
-        entries[place] = heads[k]
-        entries[place &+ 1] = words[k]
-        k &+= 1
-      }
-    }
     if engine.keysAreBytes { sortTies(n) }
     return true
   }

@@ -43,6 +43,19 @@ extension TreeEngine {
     return steps
   }
 
+  /// The inner node over the key's leaf, and which of its children that is; nil where the leaf is the root.
+  private func lowestInner(over key: SearchKey) -> (inner: InnerNode, index: Int)? {
+    var height = height
+    guard height > 0 else { return nil }
+    var inner = space.inner(root)
+    while true {
+      let index = inner.childIndex(for: key)
+      height &-= 1
+      if height == 0 { return (inner, index) }
+      inner = space.inner(inner.child(index))
+    }
+  }
+
   /// The shortest key s with lower < s ≤ key, so that separators of long keys stay short. Owned by the caller.
   func makeSeparator(_ key: SearchKey, above lower: SearchKey?) -> (
     head: UInt64, tail: UnsafeMutableRawPointer?
@@ -72,6 +85,12 @@ extension TreeEngine {
   func insertSeparator(_ key: SearchKey, above lower: SearchKey?, left: UInt32, right: UInt32) {
     var (head, tail) = makeSeparator(key, above: lower)
     structure.withLock { _ in
+      if let (inner, index) = lowestInner(over: key), inner.count < innerCapacity {
+        assert(inner.child(index) == left)
+        inner.lock()
+        inner.insert(at: index, head: head, tail: tail, child: right, keysAreBytes: keysAreBytes)
+        return inner.unlock()
+      }
       let steps = path(to: key)
       assert(steps.isEmpty ? root == left : space.inner(steps.last!.node).child(steps.last!.index) == left)
       // Nodes that split stay locked until the parent knows their halves.
@@ -84,7 +103,7 @@ extension TreeEngine {
         inner.lock()
         locked.append(inner)
         if inner.count < innerCapacity {
-          inner.insert(at: step.index, head: head, tail: tail, child: child)
+          inner.insert(at: step.index, head: head, tail: tail, child: child, keysAreBytes: keysAreBytes)
           break
         }
         (head, tail, child) = split(inner, inserting: (head, tail, child), at: step.index)
@@ -127,9 +146,11 @@ extension TreeEngine {
     refreshPrefix(inner)
     refreshPrefix(right)
     if index <= middle {
-      inner.insert(at: index, head: new.head, tail: new.tail, child: new.child)
+      inner.insert(
+        at: index, head: new.head, tail: new.tail, child: new.child, keysAreBytes: keysAreBytes)
     } else {
-      right.insert(at: index - middle - 1, head: new.head, tail: new.tail, child: new.child)
+      right.insert(
+        at: index - middle - 1, head: new.head, tail: new.tail, child: new.child, keysAreBytes: keysAreBytes)
     }
     right.unlock()
     return up

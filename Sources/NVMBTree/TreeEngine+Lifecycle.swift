@@ -32,7 +32,7 @@ extension TreeEngine {
         let first = $0.take()
         assert(first == pool.first)
       }
-      engine.writeLeaf(pool.first, EmptyCollection<Entry>(), next: 0)
+      engine.writeLeaf(pool.first, [], next: 0)
       header.encoded(heap.region.uuid).withUnsafeBytes { heap.region.write($0, at: handle) }
       try heap.region.persist(handle, count: TreeHeader.size)
       engine.recovery.leaves = 1

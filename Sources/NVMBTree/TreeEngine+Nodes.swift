@@ -51,34 +51,75 @@ extension TreeEngine {
 
   /// Writes a whole leaf that nothing refers to yet and starts its write-back. Entries take slot 1 onwards, which
   /// leaves slot 0 to the next insert, unless all slots are needed. O(entries).
-  func writeLeaf(_ node: UInt32, _ entries: some Collection<Entry>, next: UInt32) {
-    let leaf = leaf(node)
-    let s = leafSeed(node)
-    var tally = StoreTally()
-    var live: UInt64 = 0
-    var sum = nextHash(s, next)
-    var prints: (UInt64, UInt64, UInt64, UInt64) = (0, 0, 0, 0)
-    withUnsafeMutableBytes(of: &prints) { prints in
-      var slot = entries.count < LeafLayout.slots ? 1 : 0
-      for entry in entries {
-        fill(leaf, slot, entry.head, entry.word, counting: &tally)
-        prints[slot] = entry.fingerprint
-        live |= 1 << UInt64(slot)
-        sum &+= slotHash(s, slot, entry.head, entry.word, entry.fingerprint)
-        slot += 1
-      }
+  func writeLeaf(_ node: UInt32, _ entries: ArraySlice<Entry>, next: UInt32) {
+    var new = begin(node, next: next, firstSlot: entries.count < LeafLayout.slots ? 1 : 0)
+    for entry in entries { add(entry.head, entry.word, entry.fingerprint, to: &new) }
+    finish(new)
+  }
+
+  /// The same with the entries of some slots of another leaf, fewer than all, and one more.
+  @inline(__always)
+  func writeLeaf(_ node: UInt32, from other: Leaf, _ slots: UInt64, adding added: Entry?, next: UInt32) {
+    var new = begin(node, next: next, firstSlot: 1)
+    var rest = slots
+    while rest != 0 {
+      let slot = rest.trailingZeroBitCount
+      rest &= rest &- 1
+      add(other.head(slot), other.word(slot), other.fingerprint(slot), to: &new)
     }
-    let at = leaf.offset
-    region.store(prints.0, at: at + 16, counting: &tally)
-    region.store(prints.1, at: at + 24, counting: &tally)
-    region.store(prints.2, at: at + 32, counting: &tally)
-    region.store(prints.3, at: at + 40, counting: &tally)
-    region.store(UInt64(next) | UInt64(next) << 32, at: at + LeafLayout.next, counting: &tally)
-    region.store(UInt64(tree), at: at + LeafLayout.tree, counting: &tally)
-    region.store(UInt64(sum) | UInt64(sum) << 32, at: at + LeafLayout.sums, counting: &tally)
-    region.store(LeafCommit(settled: live, alternate: false).raw, at: at, counting: &tally)
-    region.count(tally)
+    if let added { add(added.head, added.word, added.fingerprint, to: &new) }
+    finish(new)
+  }
+
+  /// A leaf that is being written.
+  private struct NewLeaf {
+    let leaf: Leaf
+    let seed: UInt64
+    let next: UInt32
+    var slot: Int
+    var live: UInt64 = 0
+    var sum: UInt32
+    /// Of the slots from the last multiple of 8 on.
+    var prints: UInt64 = 0
+    var tally = StoreTally()
+  }
+
+  @inline(__always) private func begin(_ node: UInt32, next: UInt32, firstSlot: Int) -> NewLeaf {
+    let seed = leafSeed(node)
+    return NewLeaf(leaf: leaf(node), seed: seed, next: next, slot: firstSlot, sum: nextHash(seed, next))
+  }
+
+  @inline(__always)
+  private func add(_ head: UInt64, _ word: UInt64, _ fingerprint: UInt8, to new: inout NewLeaf) {
+    let slot = new.slot
+    fill(new.leaf, slot, head, word, counting: &new.tally)
+    new.live |= 1 &<< UInt64(slot)
+    new.sum &+= slotHash(new.seed, slot, head, word, fingerprint)
+    new.prints |= UInt64(fingerprint) &<< (UInt64(slot & 7) &* 8)
+    if slot & 7 == 7 { storePrints(&new) }
+    new.slot = slot &+ 1
+  }
+  @inline(__always) private func storePrints(_ new: inout NewLeaf) {
+    let at = LeafLayout.fingerprints &+ (new.slot & ~7)
+    region.store(new.prints, at: new.leaf.offset + at, counting: &new.tally)
+    new.prints = 0
+  }
+
+  @inline(__always) private func finish(_ leaf: NewLeaf) {
+    var new = leaf
+    let at = new.leaf.offset
+    // The rest of the fingerprints, whose words may hold anything.
+    while new.slot < 32 {
+      storePrints(&new)
+      new.slot = (new.slot & ~7) &+ 8
+    }
+    region.store(UInt64(new.next) | UInt64(new.next) << 32, at: at + LeafLayout.next, counting: &new.tally)
+    region.store(UInt64(tree), at: at + LeafLayout.tree, counting: &new.tally)
+    region.store(UInt64(new.sum) | UInt64(new.sum) << 32, at: at + LeafLayout.sums, counting: &new.tally)
+    region.store(LeafCommit(settled: new.live, alternate: false).raw, at: at, counting: &new.tally)
+    region.count(new.tally)
     // Lines between the last entry and the last line hold nothing that anybody reads.
+    let live = new.live
     let end = live == 0 ? 64 : min(LeafLayout.slot(64 - live.leadingZeroBitCount), LeafLayout.size - 64)
     region.flush(at, count: end)
     // Slots 25 and up stand in the last line, before `next` and the tree's number.

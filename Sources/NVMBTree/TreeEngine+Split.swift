@@ -16,40 +16,38 @@ import NVMRegion
 extension TreeEngine {
   /// The entries of a set of slots in key order.
   func sortedEntries(_ leaf: Leaf, _ set: UInt64) -> [(slot: Int, entry: Entry)] {
-    let n = set.nonzeroBitCount
-    guard n > 0 else { return [] }
-    return withUnsafeTemporaryAllocation(of: UInt64.self, capacity: Int(NVM_RANK_MAX) + 4) { scratch in
-      let heads = scratch.baseAddress!
-      let ranks = UnsafeMutableRawPointer(heads + Int(NVM_RANK_MAX)).assumingMemoryBound(to: UInt8.self)
-      var rest = set
-      for k in 0..<n {
-        heads[k] = leaf.head(rest.trailingZeroBitCount)
-        rest &= rest &- 1
-      }
-      nvm_rank(heads, Int32(n), ranks)
-      var result = [(slot: Int, entry: Entry)](unsafeUninitializedCapacity: n) { buffer, count in
-        var rest = set
-        for k in 0..<n {
-          let i = rest.trailingZeroBitCount
-          rest &= rest &- 1
-          let entry = Entry(head: heads[k], word: leaf.word(i), fingerprint: leaf.fingerprint(i))
-          (buffer.baseAddress! + Int(ranks[k])).initialize(to: (i, entry))
-        }
-        count = n
-      }
-      if keysAreBytes { sortTies(&result) }
-      return result
+    withOrder(of: leaf, set) { order in
+      order.map { slot in (Int(slot), entry(leaf, Int(slot))) }
     }
   }
 
-  /// Brings entries whose heads tie into the order of their whole keys.
-  private func sortTies(_ entries: inout [(slot: Int, entry: Entry)]) {
-    for i in entries.indices.dropFirst() {
+  @inline(__always) private func entry(_ leaf: Leaf, _ slot: Int) -> Entry {
+    Entry(head: leaf.head(slot), word: leaf.word(slot), fingerprint: leaf.fingerprint(slot))
+  }
+
+  /// Runs `body` with the slots of a set in key order.
+  @inline(__always)
+  private func withOrder<R, E: Error>(
+    of leaf: Leaf, _ set: UInt64, _ body: (UnsafeMutableBufferPointer<UInt8>) throws(E) -> R
+  ) throws(E) -> R {
+    try withUnsafeTemporaryAllocation(of: UInt8.self, capacity: Int(NVM_SLOTS_MAX)) {
+      (scratch) throws(E) in
+      let n = nvm_slot_order(
+        leaf.base + LeafLayout.firstSlot, UInt32(truncatingIfNeeded: set), scratch.baseAddress!)
+      let order = UnsafeMutableBufferPointer(rebasing: scratch[..<Int(n)])
+      if keysAreBytes { sortTies(of: leaf, order) }
+      return try body(order)
+    }
+  }
+
+  /// Brings slots whose heads tie into the order of their whole keys.
+  private func sortTies(of leaf: Leaf, _ order: UnsafeMutableBufferPointer<UInt8>) {
+    for i in order.indices.dropFirst() {
       var j = i
-      while j > 0, entries[j].entry.head == entries[j - 1].entry.head,
-        isOrdered(entries[j].entry, entries[j - 1].entry)
+      while j > 0, case let (a, b) = (Int(order[j]), Int(order[j - 1])), leaf.head(a) == leaf.head(b),
+        isOrdered(entry(leaf, a), entry(leaf, b))
       {
-        entries.swapAt(j, j - 1)
+        order.swapAt(j, j - 1)
         j -= 1
       }
     }
@@ -67,20 +65,27 @@ extension TreeEngine {
   func splitAndInsert(
     _ leaf: Leaf, _ old: LeafCommit, _ key: SearchKey, _ word: UInt64, _ fingerprint: UInt8
   ) throws(NVMError) {
-    let added = Entry(head: key.head, word: word, fingerprint: fingerprint)
-    let entries = sortedEntries(leaf, old.live)
-    let at = entries.firstIndex { isOrdered(added, $0.entry) } ?? entries.count
+    try withOrder(of: leaf, old.live) { (order) throws(NVMError) in
+      try split(leaf, old, order, inserting: Entry(head: key.head, word: word, fingerprint: fingerprint))
+    }
+  }
+
+  @inline(__always)
+  private func split(
+    _ leaf: Leaf, _ old: LeafCommit, _ order: UnsafeMutableBufferPointer<UInt8>, inserting added: Entry
+  ) throws(NVMError) {
+    let at = place(of: added, in: leaf, order)
     let next = leaf.next(old.alternate)
     // Ascending inserts at the end of the tree leave full leaves behind.
-    let isAppend = at == entries.count && next == 0
-    let middle = isAppend ? entries.count : (entries.count + 1) / 2
+    let isAppend = at == order.count && next == 0
+    let middle = isAppend ? order.count : (order.count + 1) / 2
     try space.checkRoom()
     let right = try takeNode()
     // An entry exactly at the cut goes right, so that the separator is the smaller of both.
     let goesRight = at >= middle
-    var moved = entries[middle...].map(\.entry)
-    if goesRight { moved.insert(added, at: at - middle) }
-    writeLeaf(right, moved, next: next)
+    var moved: UInt64 = 0
+    for k in middle..<order.count { moved |= 1 &<< UInt64(order[k]) }
+    writeLeaf(right, from: leaf, moved, adding: goesRight ? added : nil, next: next)
     do throws(NVMError) {
       try region.order()
     } catch {
@@ -88,17 +93,15 @@ extension TreeEngine {
       throw error
     }
 
-    var live = old.live
-    for (slot, _) in entries[middle...] { live &= ~(1 << UInt64(slot)) }
+    var live = old.live & ~moved
     let alternate = !old.alternate
     setNext(leaf, alternate: alternate, right)
-    var sum: UInt32 = 0
     var lines: UInt8 = 1 << 7
     if !goesRight {
       // Slots of the old set are not free before the fence; one other is kept for this.
       let slot = (~old.live & LeafLayout.slotMask).trailingZeroBitCount
       fill(leaf, slot, added.head, added.word)
-      setFingerprint(leaf, slot, fingerprint)
+      setFingerprint(leaf, slot, added.fingerprint)
       live |= 1 << UInt64(slot)
       if slot != 0 {
         let line = LeafLayout.slot(slot) >> 6
@@ -106,14 +109,32 @@ extension TreeEngine {
         lines |= 1 << UInt8(line)
       }
     }
-    sum = self.sum(leaf, live, alternate: alternate)
-    try commit(leaf, old, live: live, alternate: alternate, sum: sum, lines: lines)
+    try commit(
+      leaf, old, live: live, alternate: alternate, sum: sum(leaf, live, alternate: alternate), lines: lines)
     notePosition(right)
 
     // From here the medium holds the split; the inner nodes follow, still under the leaf's lock.
-    let first = self.key(moved[0].head, moved[0].word) ?? SearchKey(head: moved[0].head)
-    let last = entries[middle - 1].entry
-    insertSeparator(first, above: self.key(last.head, last.word), left: leaf.node, right: right)
+    let first = at == middle ? added : entry(leaf, Int(order[middle]))
+    let last = entry(leaf, Int(order[middle - 1]))
+    insertSeparator(
+      self.key(first.head, first.word) ?? SearchKey(head: first.head), above: self.key(last.head, last.word),
+      left: leaf.node, right: right)
+  }
+
+  /// How many entries come before `added`.
+  @inline(__always)
+  private func place(of added: Entry, in leaf: Leaf, _ order: UnsafeMutableBufferPointer<UInt8>) -> Int {
+    var low = 0
+    var high = order.count
+    while low < high {
+      let middle = (low &+ high) &>> 1
+      let slot = Int(order[middle])
+      let isBelow =
+        leaf.head(slot) != added.head
+        ? leaf.head(slot) < added.head : !isOrdered(added, entry(leaf, slot))
+      if isBelow { low = middle &+ 1 } else { high = middle }
+    }
+    return low
   }
 
   /// Stores one of the two `next` fields; the other is left as it is.

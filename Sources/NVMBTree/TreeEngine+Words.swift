@@ -21,7 +21,7 @@ extension TreeEngine {
     let slot = find(SearchKey(head: head), in: leaf, live: old.live, fingerprint: fingerprint)
     // Two slots free: one of them stays so.
     let free = ~old.live & LeafLayout.slotMask
-    guard !isMarked, slot != nil || (free & (free &- 1) != 0 && leafCapacity == LeafLayout.capacity) else {
+    guard slot != nil || (free & (free &- 1) != 0 && leafCapacity == LeafLayout.capacity) else {
       return try updateWordSlowly(head, word: word)
     }
     var replaced: UInt64 = 0
@@ -33,11 +33,13 @@ extension TreeEngine {
       change = insertion(into: leaf, old, head, word, fingerprint)
     }
     try checkWritable()
+    admit()
     let line = try gate.enter()
     guard tryLock(position) else {
       gate.leave(line)
       return try updateWordSlowly(head, word: word)
     }
+    try settle(position, line)
     do throws(NVMError) {
       try carryOut(change, in: leaf, old, head, word, fingerprint)
     } catch {
@@ -48,7 +50,22 @@ extension TreeEngine {
     if slot == nil { entryCount.add(1) }
     unlock(position.leaf, position.version)
     gate.leave(line)
+    // With no lock held, nor the gate: on a journal this waits for the disk.
+    try region.acknowledge()
     return slot == nil ? .inserted : .replaced(replaced)
+  }
+
+  /// Settles what is outstanding of a leaf that was just locked, so that it may change; gives lock and gate back where
+  /// that fails.
+  @inline(__always) private func settle(_ position: Position, _ line: UnsafeMutableRawPointer?)
+    throws(NVMError)
+  {
+    guard isMarked else { return }
+    do throws(NVMError) { try settleLeaf(position.leaf) } catch {
+      unlockUnchanged(position.leaf, position.version)
+      gate.leave(line)
+      throw error
+    }
   }
 
   @inline(never)
@@ -63,7 +80,7 @@ extension TreeEngine {
     let leaf = leaf(position.leaf)
     let old = leaf.commit
     let fingerprint = nvm_fingerprint(head)
-    guard !isMarked,
+    guard
       let slot = find(SearchKey(head: head), in: leaf, live: old.live, fingerprint: fingerprint),
       // Otherwise it may merge with its neighbour.
       old.count > leafCapacity / 4 + 1
@@ -74,11 +91,13 @@ extension TreeEngine {
       &- slotHash(leafSeed(leaf.node), slot, head, word, fingerprint)
     let live = old.live & ~(1 &<< UInt64(slot))
     try checkWritable()
+    admit()
     let line = try gate.enter()
     guard tryLock(position) else {
       gate.leave(line)
       return try removeWordSlowly(head)
     }
+    try settle(position, line)
     do throws(NVMError) {
       try commit(leaf, old, live: live, alternate: old.alternate, sum: sum, words: 0)
     } catch {
@@ -89,6 +108,7 @@ extension TreeEngine {
     entryCount.add(0 &- 1)
     unlock(position.leaf, position.version)
     gate.leave(line)
+    try region.acknowledge()
     return .replaced(word)
   }
 

@@ -113,6 +113,22 @@ final class TreeSpace: @unchecked Sendable {
     nvm_descend(root, nodes, locks, leaves, head)
   }
 
+  /// The same for several keys.
+  func descend(
+    _ heads: UnsafePointer<UInt64>, _ count: Int, root: UnsafeMutableRawPointer,
+    leaves: UnsafeMutableRawPointer,
+    to places: UnsafeMutablePointer<nvm_place>
+  ) {
+    nvm_descend_many(root, nodes, locks, leaves, heads, Int32(truncatingIfNeeded: count), places)
+  }
+  /// Looks the same keys up where they were led: see `nvm_find_many`.
+  func find(
+    _ heads: UnsafePointer<UInt64>, _ count: Int, leaves: UnsafeMutableRawPointer,
+    at places: UnsafeMutablePointer<nvm_place>, to words: UnsafeMutablePointer<UInt64>
+  ) -> UInt32 {
+    nvm_find_many(locks, leaves, heads, Int32(truncatingIfNeeded: count), places, words)
+  }
+
   @inline(__always) func inner(_ node: UInt32) -> InnerNode {
     InnerNode(base: nodes + Int(node) &* InnerNode.size, tails: tails + Int(node) &* InnerNode.tailSize)
   }

@@ -1,3 +1,4 @@
+import CNVM
 import Glibc
 
 extension PersistentRegion {
@@ -7,6 +8,8 @@ extension PersistentRegion {
   /// (about 0.3 ms for each 2 MiB), and what the kernel refuses stays as it is. No effect on other media.
   public func useLargePages(_ offset: Offset, count: Int) {
     guard media == .emulated, count > 0 else { return }
+    // Pages of which some are closed cannot be large: the thread that closes asks, when a part is open as a whole.
+    if let pages, nvm_guard_want_large(pages.guarding, UInt64(offset.bytes), UInt64(count)) != 0 { return }
     let large = 2 << 20
     let start = offset.bytes & ~(large - 1)
     let end = min((offset.bytes + count + large - 1) & ~(large - 1), size & ~(large - 1))

@@ -278,10 +278,18 @@ extension PersistentRegion {
 
   @usableFromInline @inline(never)
   func mediatedStore(_ word: UInt64, _ p: UnsafeMutableRawPointer) {
-    guard let guarded else { return medium!.store(word, at: p) }
-    nvm_guard_begin(guarded, p, 8)
-    nvm_store_release(p, word)
-    nvm_guard_end(guarded)
+    guard let guarded else { return mediumStore(word, p) }
+    nvm_guard_store(guarded, p, word)
+  }
+  // Apart, so that nothing is saved on the way past them.
+  @inline(never) private func mediumStore(_ word: UInt64, _ p: UnsafeMutableRawPointer) {
+    medium!.store(word, at: p)
+  }
+  @inline(never) private func mediumFlush(line p: UnsafeMutableRawPointer, _ mask: UInt8) {
+    medium!.flush(line: p, words: mask)
+  }
+  @inline(never) private func mediumFence() throws(NVMError) {
+    try settle { () throws(NVMError) in try medium!.fence() }
   }
   @usableFromInline @inline(never)
   func mediatedStoreNontemporal(_ word: UInt64, _ p: UnsafeMutableRawPointer) {
@@ -325,7 +333,7 @@ extension PersistentRegion {
 
   @usableFromInline @inline(never)
   func mediatedFlush(line p: UnsafeMutableRawPointer, _ mask: UInt8) {
-    if guarded != nil { nvm_flush_line(p) } else { medium!.flush(line: p, words: mask) }
+    if guarded != nil { nvm_flush_line(p) } else { mediumFlush(line: p, mask) }
   }
   @usableFromInline @inline(never)
   func mediatedAcknowledge() throws(NVMError) {
@@ -335,11 +343,19 @@ extension PersistentRegion {
   }
   @usableFromInline @inline(never)
   func mediatedOrder() throws(NVMError) {
+    if let guarded { return fenceLines(guarded) }
     try settle { () throws(NVMError) in try medium!.order() }
   }
   @usableFromInline @inline(never)
   func mediatedFence() throws(NVMError) {
-    try settle { () throws(NVMError) in try medium!.fence() }
+    if let guarded { return fenceLines(guarded) }
+    try mediumFence()
+  }
+  /// Cannot fail; the callers look at the status afterwards.
+  @inline(__always)
+  private func fenceLines(_ guarded: UnsafeMutablePointer<nvm_guard>) {
+    nvm_store_fence()
+    nvm_guard_settle(guarded)
   }
   /// A failed sync is sticky: nobody may believe a later one.
   private func settle(_ body: () throws(NVMError) -> Void) throws(NVMError) {

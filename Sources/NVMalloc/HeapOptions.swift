@@ -32,6 +32,8 @@ public struct HeapOptions: Sendable {
   public var growthIncrement: Int = 4 << 20
 
   package var geometry = HeapGeometry()
+  /// How many shares each size class begins with: more than one in tests only, see ``ClassShares``.
+  package var shareCount = 1
 
   public init() {}
 }

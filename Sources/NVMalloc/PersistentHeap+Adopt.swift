@@ -33,7 +33,7 @@ extension PersistentHeap {
     if pending.isEmpty { return false }
     return extents.withLock { space in
       // Nobody else writes it.
-      guard c.pointee.pendingSlabs > 0 else { return false }
+      guard shares.first(c.pointee.index).pointee.pendingSlabs > 0 else { return false }
       while space.adoptedWords < pending.wordCount {
         let word = space.adoptedWords
         space.adoptedWords += 1
@@ -67,12 +67,12 @@ extension PersistentHeap {
     while let unit = pending.first(inWord: word) {
       if let head = walk.head(unit), head.kind == .slab {
         adoptSlab(&space, head)
-        let index = SizeClasses.index(lines: head.blockLines)
+        let c = shares.first(SizeClasses.index(lines: head.blockLines))
         // The extent lock guards it; the class's own is for the thread sanitizer, to which a change of a field is one of
         // the class's first word.
-        classLock(index).lock()
-        classes[index].pendingSlabs -= 1
-        classLock(index).unlock()
+        lock(of: c).lock()
+        c.pointee.pendingSlabs -= 1
+        lock(of: c).unlock()
       } else {
         // It verified when the heap was opened: what it held cannot be reached until a repair.
         noteDamage()
@@ -83,8 +83,7 @@ extension PersistentHeap {
 
   /// Gives a slab that its head describes a descriptor. Under the extent lock.
   func adoptSlab(_ space: inout ExtentSpace, _ head: ExtentWalk.Head) {
-    let index = SizeClasses.index(lines: head.blockLines)
-    let c = classes + index
+    let c = shares.first(SizeClasses.index(lines: head.blockLines))
     let slab = makeDescriptor(
       &space, c, head.unit, head.length, head.blockLines * 64, UInt32(head.word1 >> 32))
     if let mark = head.mark {
@@ -94,8 +93,9 @@ extension PersistentHeap {
       slab.pointee.isSetAside = true
     }
     // Whoever finds it by place, and wants to read its headers, waits until the class knows it.
-    classLock(index).lock()
-    defer { classLock(index).unlock() }
+    lock(of: c).lock()
+    defer { lock(of: c).unlock() }
+    slab.setHome(c)
     enter(slab)
     slab.pointee.isInUse = true
     c.pointee.add(slab)

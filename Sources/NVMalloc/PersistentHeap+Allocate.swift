@@ -38,12 +38,16 @@ extension PersistentHeap {
       lines: blockBytes &>> 6, shift: prefix.trailingZeroBitCount, slack: slack)
     let at = Offset(rawValue: block)
     // Word 1 first, word 0 commits; one line, so a crash leaves both, or a free block.
-    region.store(word1, at: at + 8)
-    region.store(check.block(low, at: block, generation: slab.pointee.generation, word1: word1), at: at)
+    var tally = StoreTally()
+    region.store(word1, at: at + 8, counting: &tally)
+    region.store(
+      check.block(low, at: block, generation: slab.pointee.generation, word1: word1), at: at,
+      counting: &tally)
     // Ahead of the flush: a locked instruction behind it would wait for the medium, and with it the next
     // operation's misses.
     slab.setAllocated(i)
-    region.flush(line: at, words: 0b11)
+    region.flush(line: at, words: 0b11, counting: &tally)
+    region.count(tally)
     if durability == .immediate { try region.fence() }
     return at + prefix
   }

@@ -20,12 +20,15 @@ extension PersistentHeap {
     guard let slab = slab(holding: payload) else { return try deallocateObject(payload, durability) }
     let (i, freeWord) = try claim(payload, in: slab)
     // One store commits; a crash before it leaves the block allocated. Who takes the block at once stores to the
-    // same line later, so handing it on need not wait for the fence; and a locked instruction behind the flush would
-    // wait for the medium, and with it the next operation's misses.
+    // same line later, so handing it on need not wait for the fence. A locked instruction waits for all stores before it,
+    // and behind the flush for the medium, and with it the next operation's misses: so the lock comes first.
     let block = Offset(rawValue: slab.offset(i))
-    region.store(freeWord, at: block)
-    let empty = retire(slab, i)
-    region.flush(line: block, words: 1)
+    let share = enter(slab.pointee.classIndex)
+    var tally = StoreTally()
+    region.store(freeWord, at: block, counting: &tally)
+    let empty = retire(slab, i, to: share)
+    region.flush(line: block, words: 1, counting: &tally)
+    region.count(tally)
     if durability == .immediate { try region.fence() }
     if let empty { try releaseSlabs(empty) }
   }
@@ -104,10 +107,9 @@ extension PersistentHeap {
 
   @inline(never)
   func scanNow(_ slab: UnsafeMutablePointer<Slab>) {
-    let c = classes + slab.pointee.classIndex
-    lock(of: c).lock()
-    defer { lock(of: c).unlock() }
-    if slab.pointee.isInUse, slab.pointee.classIndex == c.pointee.index, !slab.isScanned { scan(c, slab) }
+    guard let home = lockHome(of: slab) else { return }
+    defer { lock(of: home).unlock() }
+    if slab.pointee.isInUse, !slab.isScanned { scan(home, slab) }
   }
 
   /// - Parameter body: is given the entry, verified and claimed, and what frees it, with the table gate.

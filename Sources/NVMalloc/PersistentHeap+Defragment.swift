@@ -46,7 +46,7 @@ extension PersistentHeap {
     adoptAll()
     var drained: [UnsafeMutablePointer<Slab>] = []
     for i in 0..<classCount {
-      drained += chooseSparse(classes + i, Set(bySlab.keys.filter { $0.pointee.classIndex == i })) {
+      drained += chooseSparse(i, Set(bySlab.keys.filter { $0.pointee.classIndex == i })) {
         bySlab[$0]!.count
       }
     }
@@ -106,10 +106,11 @@ extension PersistentHeap {
   /// Chooses slabs of a class whose live blocks, all of them pointed to, find room in the others, the emptiest first, and
   /// keeps new blocks out of them.
   private func chooseSparse(
-    _ c: UnsafeMutablePointer<SizeClass>, _ known: Set<UnsafeMutablePointer<Slab>>,
-    pointedTo: (UnsafeMutablePointer<Slab>) -> Int
+    _ index: Int, _ known: Set<UnsafeMutablePointer<Slab>>, pointedTo: (UnsafeMutablePointer<Slab>) -> Int
   ) -> [UnsafeMutablePointer<Slab>] {
     if known.isEmpty { return [] }
+    // Room in any share is room.
+    let c = joinShares(index)
     lock(of: c).lock()
     defer { lock(of: c).unlock() }
     // What has rested is room.
@@ -128,7 +129,7 @@ extension PersistentHeap {
     for (slab, live) in candidates.sorted(by: {
       ($0.live, $0.slab.pointee.base) < ($1.live, $1.slab.pointee.base)
     }) {
-      guard slab.pointee.isInUse, slab.pointee.damaged == 0, !slab.pointee.isSetAside,
+      guard slab.home == c, slab.pointee.isInUse, slab.pointee.damaged == 0, !slab.pointee.isSetAside,
         !slab.pointee.isDraining,
         live * 2 < slab.pointee.blockCount, pointedTo(slab) == live
       else { continue }
@@ -143,10 +144,9 @@ extension PersistentHeap {
   }
 
   private func endDraining(_ slab: UnsafeMutablePointer<Slab>) {
-    let c = classes + slab.pointee.classIndex
-    lock(of: c).lock()
-    defer { lock(of: c).unlock() }
+    guard let home = lockHome(of: slab) else { return }
+    defer { lock(of: home).unlock() }
     slab.pointee.isDraining = false
-    if slab.pointee.isInUse { c.pointee.relist(slab) }
+    if slab.pointee.isInUse { home.pointee.relist(slab) }
   }
 }

@@ -157,16 +157,13 @@ extension PersistentHeap {
     of slab: UnsafeMutablePointer<Slab>, before end: Int, _ tag: BlockTag?, _ owner: OwnerToken?,
     _ damage: inout UInt64?, _ body: (BlockInfo) throws(NVMError) -> Void
   ) throws(NVMError) {
-    let c = classes + slab.pointee.classIndex
     var next = 0
     var batch: [BlockInfo] = []
     while true {
-      lock(of: c).lock()
+      guard let home = lockHome(of: slab) else { return }
       // Given back, and perhaps used for another slab, meanwhile: then nothing in it lived throughout.
-      let isSame =
-        slab.pointee.isInUse && slab.pointee.classIndex == c.pointee.index
-        && slab.pointee.firstUnit + slab.pointee.unitCount == end
-      if isSame, next == 0, !slab.isScanned { scan(c, slab) }
+      let isSame = slab.pointee.isInUse && slab.pointee.firstUnit + slab.pointee.unitCount == end
+      if isSame, next == 0, !slab.isScanned { scan(home, slab) }
       let limit = isSame ? min(slab.pointee.mark, next + Self.batch) : 0
       if isSame, next == 0, slab.pointee.damaged > 0 { damage = damage ?? slab.pointee.base }
       while next < limit {
@@ -178,7 +175,7 @@ extension PersistentHeap {
         }
         next += 1
       }
-      lock(of: c).unlock()
+      lock(of: home).unlock()
       if batch.isEmpty, limit == 0 || next >= slab.pointee.mark { return }
       for info in batch where (tag ?? info.tag) == info.tag && (owner ?? info.owner) == info.owner {
         try body(info)

@@ -116,7 +116,7 @@ extension PersistentHeap {
           let blockCount = (head.length << unitShift) / (head.blockLines * 64)
           if head.mark == blockCount, head.length <= Slab.longestPending {
             pending.insert(head.unit)
-            classes[SizeClasses.index(lines: head.blockLines)].pendingSlabs += 1
+            shares.first(SizeClasses.index(lines: head.blockLines)).pointee.pendingSlabs += 1
           } else {
             adoptSlab(&space, head)
           }

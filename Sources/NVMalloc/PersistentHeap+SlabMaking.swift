@@ -16,8 +16,8 @@ extension PersistentHeap {
   /// Makes a slab whose first batch is formatted already: headers are written while the extent is still free,
   /// then one commit of the entry makes slab, generation and mark true at once.
   func makeSlab(_ c: UnsafeMutablePointer<SizeClass>, reclaiming: Bool) throws(NVMError) {
-    let blockBytes = SizeClasses.lines(c - classes) * 64
-    let hasPending = extents.withLock { _ in c.pointee.pendingSlabs > 0 }
+    let blockBytes = c.pointee.blockBytes
+    let hasPending = extents.withLock { _ in shares.first(c.pointee.index).pointee.pendingSlabs > 0 }
     lock(of: c).lock()
     let isFirst = c.pointee.slabCount == 0 && !hasPending
     lock(of: c).unlock()
@@ -55,6 +55,7 @@ extension PersistentHeap {
     for i in 0..<mark { slab.setFree(i) }
     enter(slab)
     lock(of: c).lock()
+    slab.setHome(c)
     slab.pointee.isInUse = true
     c.pointee.add(slab)
     c.pointee.emptyCount += 1
@@ -159,6 +160,7 @@ extension PersistentHeap {
       slab = Slab.make(unitShift: unitShift)
     }
     assert(MemoryLayout<Slab>.offset(of: \.bits) == Slab.bitsOffset)
+    assert(MemoryLayout<Slab>.offset(of: \.home) == Slab.homeOffset)
     slab.pointee = Slab()
     slab.pointee.base = start(ofUnit: unit)
     slab.pointee.blockBytes = blockBytes
@@ -166,7 +168,7 @@ extension PersistentHeap {
     slab.pointee.reciprocal = ((1 << 40) + lines - 1) / lines
     slab.pointee.blockCount = (units << unitShift) / blockBytes
     slab.pointee.generation = generation
-    slab.pointee.classIndex = c - classes
+    slab.pointee.classIndex = c.pointee.index
     slab.pointee.firstUnit = unit
     slab.pointee.unitCount = units
     slab.pointee.wordCount = (slab.pointee.blockCount + 63) / 64

@@ -1,8 +1,8 @@
 import CNVM
 public import NVMRegion
 
-// Small blocks in memory: taking one, giving one back, and making slabs. The class lock is a spin word and
-// guards memory only, but for scanning a slab and formatting a batch of blocks.
+// Small blocks in memory: taking one and giving one back. The class lock, that is, the lock of one of the class's shares, is
+// a spin word and guards memory only, but for scanning a slab and formatting a batch of blocks.
 extension PersistentHeap {
   /// The class for a payload of `byteCount` after a prefix of `prefix` bytes (16, or the alignment, to which
   /// blocks are then aligned too); `nil` where the block is to be an extent of its own.
@@ -26,16 +26,14 @@ extension PersistentHeap {
   func takeBlock(
     _ index: Int, _ byteCount: Int, prefix: Int
   ) throws(NVMError) -> (slab: UnsafeMutablePointer<Slab>, index: Int)? {
-    let c = classes + index
-    let lock = classLock(index)
     while true {
-      lock.lock()
+      let c = enter(index)
       let fast = takeFast(c)
       if fast != nil { c.pointee.liveBlocks &+= 1 }
-      lock.unlock()
+      lock(of: c).unlock()
       var found = fast
       if found == nil {
-        found = try takeSlow(c, byteCount, prefix)
+        found = try takeSlow(index, byteCount, prefix)
         if found == nil { return nil }
       }
       let (slab, i) = found!
@@ -46,7 +44,7 @@ extension PersistentHeap {
         if let wear { wear.countAllocation(block, slab.pointee.blockBytes) }
         return (slab, i)
       }
-      setAside(classes + slab.pointee.classIndex, slab)
+      setAside(slab)
     }
   }
 
@@ -73,6 +71,10 @@ extension PersistentHeap {
       miscounted(c, slab)
       return nil
     }
+    // The next will be wanted soon: see above.
+    if let next = slab.nextFree() {
+      nvm_prefetch_write(region.pointer(to: Offset(rawValue: slab.offset(next))))
+    }
     if slab.pointee.busy == 0 { c.pointee.emptyCount &-= 1 }
     slab.pointee.busy &+= 1
     if slab.pointee.freeCount == 0 { c.pointee.relist(slab) }
@@ -89,9 +91,10 @@ extension PersistentHeap {
 
   /// A free hint led to a header that does not say free: the block is not used until a repair.
   @inline(never)
-  private func setAside(_ c: UnsafeMutablePointer<SizeClass>, _ slab: UnsafeMutablePointer<Slab>) {
+  private func setAside(_ slab: UnsafeMutablePointer<Slab>) {
     noteDamage()
-    lock(of: c).lock()
+    // The block is held, so the slab stays in use.
+    guard let c = lockHome(of: slab) else { return }
     defer { lock(of: c).unlock() }
     slab.pointee.damaged += 1
     slab.pointee.busy -= 1
@@ -103,46 +106,53 @@ extension PersistentHeap {
   /// rested, never used, a new slab; under pressure the oldest that rests, of this class and then of all.
   @inline(never)
   private func takeSlow(
-    _ c: UnsafeMutablePointer<SizeClass>, _ byteCount: Int, _ prefix: Int
+    _ index: Int, _ byteCount: Int, _ prefix: Int
   ) throws(NVMError) -> (UnsafeMutablePointer<Slab>, Int)? {
     // What has rested long is not to count as resting.
-    if restingBytes > restingByteLimit { try settleSome() }
+    let c = shares.own(index)
+    if c.pointee.allowance <= 0, restingBytes > restingByteLimit { try settleSome() }
     for attempt in 0..<3 {
       if attempt == 1 { adoptAll() }
-      if let found = try search(c, underPressure: attempt == 1) { return found }
-      // What an earlier opening left free is looked for, some slabs at a time.
-      if attempt == 0, adoptSome(c), let found = try search(c, underPressure: false) { return found }
+      if attempt == 0 {
+        if let found = try search(c, underPressure: false) { return found }
+        // What an earlier opening left free is looked for, some slabs at a time.
+        if adoptSome(c), let found = try search(c, underPressure: false) { return found }
+        if try takeFromOthers(c), let found = try search(c, underPressure: false) { return found }
+      } else {
+        for share in shares.all(index) {
+          if let found = try search(share, underPressure: attempt == 1) { return found }
+        }
+      }
       do throws(NVMError) {
         try makeSlab(c, reclaiming: attempt == 2)
       } catch {
         guard error.code == .outOfSpace || error.code == .diskFull else { throw error }
         if attempt < 2 { continue }
-        if let found = try takeLarger(c, prefix) { return found }
+        if let found = try takeLarger(index, prefix) { return found }
         // Without a header in front an extent of its own can be smaller than a slab.
         let slabUnits = SizeClasses.slabUnits(
-          blockBytes: SizeClasses.lines(c - classes) * 64, unitShift: unitShift, isFirst: true)
+          blockBytes: c.pointee.blockBytes, unitShift: unitShift, isFirst: true)
         if units(forBytes: byteCount) < slabUnits { return nil }
         throw error
       }
       break
     }
     // The new slab's blocks are there for all threads.
-    return try takeSlow(c, byteCount, prefix)
+    return try takeSlow(index, byteCount, prefix)
   }
 
   /// Looks for a block of a larger class, up to twice the size: where no run of units is left for a slab, there may still
   /// be room in slabs that others hold. Blocks are aligned to `prefix` beyond 64.
   private func takeLarger(
-    _ c: UnsafeMutablePointer<SizeClass>, _ prefix: Int
+    _ own: Int, _ prefix: Int
   ) throws(NVMError) -> (UnsafeMutablePointer<Slab>, Int)? {
-    let own = c - classes
     let lines = SizeClasses.lines(own)
     var i = own + 1
     while i < classCount, SizeClasses.lines(i) <= 2 * lines {
-      if prefix <= 64 || (SizeClasses.lines(i) * 64) & (prefix - 1) == 0,
-        let found = try search(classes + i, underPressure: true)
-      {
-        return found
+      if prefix <= 64 || (SizeClasses.lines(i) * 64) & (prefix - 1) == 0 {
+        for share in shares.all(i) {
+          if let found = try search(share, underPressure: true) { return found }
+        }
       }
       i += 1
     }
@@ -177,47 +187,6 @@ extension PersistentHeap {
     let freed = c.pointee.pop()
     c.pointee.liveBlocks += 1
     return (freed.slab, Int(freed.index))
-  }
-
-  /// Called before a class takes space that it never used. Where more than the limit rests in the heap, and a fair
-  /// part of that in this class, or where its blocks are larger and more of them rest than an eighth of the limit or,
-  /// with others resting too, than ``largeLimit(live:)``, the class uses its oldest early from now on: then `true`. Under
-  /// the class lock.
-  private func limitResting(_ c: UnsafeMutablePointer<SizeClass>) -> Bool {
-    let limit = restingByteLimit
-    let blockBytes = c.pointee.blockBytes
-    let all = restingBytes
-    var most = Int.max
-    if blockBytes > Self.longestFullRest {
-      most = all > limit / 4 ? largeLimit(live: c.pointee.liveBlocks * blockBytes) : limit / 8
-    }
-    if all > limit { most = min(most, limit / 16) }
-    c.pointee.restingLimit = most == .max ? .max : max(Self.fewestResting, most / blockBytes)
-    return c.pointee.quarantined >= c.pointee.restingLimit
-  }
-
-  /// Blocks up to this size rest for the whole time, as long as the heap's limit is kept: theirs are the headers that an
-  /// allocator wears out. Of larger ones the application writes most lines itself.
-  static let longestFullRest = 1024
-  static let fewestResting = 16
-
-  /// Bytes of one class, or of large objects, that may rest where blocks are larger than ``longestFullRest``: a quarter of
-  /// what is live of them, but a 64th of the heap's limit at least, and an eighth at most.
-  func largeLimit(live: Int) -> Int {
-    let limit = restingByteLimit
-    return min(max(live / 4, limit / 64), limit / 8)
-  }
-
-  var restingByteLimit: Int { max(options.quarantineLimit, unitCount << unitShift / 8) }
-
-  /// Bytes that rest, of all classes and of large objects. Approximate beside other threads. O(classes).
-  var restingBytes: Int {
-    var bytes = Int(truncatingIfNeeded: nvm_load_relaxed(control + Control.restingUnits)) << unitShift
-    for i in 0..<classCount {
-      let count = Int(truncatingIfNeeded: nvm_load_relaxed(classLocks + i * 64 + 8))
-      bytes += count * SizeClasses.lines(i) * 64
-    }
-    return bytes
   }
 
   /// Sees to it that of up to 64 blocks that may be handed out the one allocated least often comes next. Under the
@@ -266,149 +235,16 @@ extension PersistentHeap {
   /// be given back, ``releaseSlabs(_:)``, once that header is durable.
   @inline(__always)
   func retire(_ slab: UnsafeMutablePointer<Slab>, _ index: Int) -> UnsafeMutablePointer<Slab>? {
-    let c = classes + slab.pointee.classIndex
-    let lock = classLock(slab.pointee.classIndex)
-    lock.lock()
+    retire(slab, index, to: enter(slab.pointee.classIndex))
+  }
+  /// The same with the share entered, which is left.
+  @inline(__always)
+  func retire(
+    _ slab: UnsafeMutablePointer<Slab>, _ index: Int, to c: Share
+  ) -> UnsafeMutablePointer<Slab>? {
     c.pointee.liveBlocks &-= 1
     let empty = c.pointee.push(slab, index) ? stamp(c) : nil
-    lock.unlock()
+    lock(of: c).unlock()
     return empty
-  }
-
-  /// Gives the blocks freed last their time. Moves some of what has rested beyond the ring's limit to the free bits, many
-  /// at a time: their slabs are scattered over memory, and so the misses overlap. Half of a class's slabs may stay, empty,
-  /// for its next burst: to make a slab writes every header in it. Returns the others. Under the class lock.
-  @inline(never)
-  private func stamp(_ c: UnsafeMutablePointer<SizeClass>) -> UnsafeMutablePointer<Slab>? {
-    c.pointee.stamp(now())
-    guard c.pointee.quarantined >= c.pointee.ringLimit &+ Self.batch else { return nil }
-    var empty: UnsafeMutablePointer<Slab>?
-    settleRested(
-      c, atMost: min(2 * Self.batch, c.pointee.quarantined - c.pointee.ringLimit),
-      keeping: max(1, c.pointee.slabCount / 2), &empty)
-    return empty
-  }
-
-  /// Moves up to so many that have rested to the free bits; returns how many. Under the class lock.
-  @discardableResult
-  private func settleRested(
-    _ c: UnsafeMutablePointer<SizeClass>, atMost count: Int, keeping: Int,
-    _ empty: inout UnsafeMutablePointer<Slab>?
-  ) -> Int {
-    var done = 0
-    while done < count, c.pointee.hasRested(ticks: restTicks, now: now) {
-      if done & (Self.batch - 1) == 0 { c.pointee.prefetchOldest(Self.batch) }
-      settleOldest(c, keeping: keeping, &empty)
-      done += 1
-    }
-    return done
-  }
-
-  /// Moves the oldest resting block to its slab's free bits; a slab left empty, beyond `keeping` of them, is
-  /// taken off the class and chained to `empty`. Under the class lock.
-  private func settleOldest(
-    _ c: UnsafeMutablePointer<SizeClass>, keeping: Int, _ empty: inout UnsafeMutablePointer<Slab>?
-  ) {
-    let freed = c.pointee.pop()
-    let slab = freed.slab
-    slab.setFree(Int(freed.index))
-    slab.pointee.busy -= 1
-    if slab.pointee.freeCount == 1 { c.pointee.relist(slab) }
-    if slab.pointee.busy == 0 {
-      c.pointee.emptyCount += 1
-      if c.pointee.emptyCount > keeping { detach(c, slab, &empty) }
-    }
-  }
-
-  /// Takes an empty slab off its class, unless damage keeps it. Under the class lock.
-  private func detach(
-    _ c: UnsafeMutablePointer<SizeClass>, _ slab: UnsafeMutablePointer<Slab>,
-    _ empty: inout UnsafeMutablePointer<Slab>?
-  ) {
-    guard slab.pointee.damaged == 0, !slab.pointee.isSetAside, !slab.pointee.isDraining else { return }
-    c.pointee.emptyCount -= 1
-    c.pointee.drop(slab)
-    slab.pointee.isInUse = false
-    slab.withdrawBits()
-    slab.pointee.nextOfClass = empty
-    empty = slab
-  }
-
-  /// Frees the extents of slabs that no class knows any more.
-  func releaseSlabs(_ chain: UnsafeMutablePointer<Slab>?) throws(NVMError) {
-    guard chain != nil else { return }
-    try extents.withLock { (space) throws(NVMError) in
-      var next = chain
-      while let slab = next {
-        next = slab.pointee.nextOfClass
-        let unit = slab.pointee.firstUnit
-        let count = slab.pointee.unitCount
-        for u in unit..<unit + count { map.setWord(u, 0) }
-        // Every block in it is free, so the slab as a whole may go: one store.
-        region.store(freeWord(unit, count), at: entry(unit))
-        region.flush(entry(unit), count: 8)
-        try region.settle()
-        space.slabUnits -= count
-        giveBack(&space, unit, count)
-        slab.pointee.nextOfClass = space.spareSlabs
-        space.spareSlabs = slab
-      }
-    }
-  }
-
-  /// Moves everything that has rested to the free bits. Under the class lock.
-  func settleAllRested(_ c: UnsafeMutablePointer<SizeClass>) {
-    var none: UnsafeMutablePointer<Slab>?
-    settleRested(c, atMost: .max, keeping: .max, &none)
-  }
-
-  /// What a thread settles at once before the heap grows: more would be felt, and who needs more comes again.
-  private static let settledAtOnce = 1 << 14
-
-  /// Moves some of what has rested to the free bits.
-  private func settleSome() throws(NVMError) {
-    var left = Self.settledAtOnce
-    for i in 0..<classCount where left > 0 {
-      let c = classes + i
-      if nvm_load_relaxed(classLocks + i * 64 + 8) <= UInt64(Self.batch) { continue }
-      var empty: UnsafeMutablePointer<Slab>?
-      lock(of: c).lock()
-      left -= settleRested(c, atMost: left, keeping: max(1, c.pointee.slabCount / 2), &empty)
-      c.pointee.shrinkRing()
-      lock(of: c).unlock()
-      try releaseSlabs(empty)
-    }
-  }
-
-  /// Gives empty slabs back: before the heap grows, those that are known to be empty, one of a class excepted, after some
-  /// of what has rested was settled; under space pressure all, and everything that rests is settled first. O(slabs of
-  /// classes with such), and of what is settled.
-  func reclaimSlabs(underPressure: Bool) throws(NVMError) {
-    if underPressure { adoptAll() }
-    var settling = Self.settledAtOnce
-    for i in 0..<classCount {
-      let c = classes + i
-      var empty: UnsafeMutablePointer<Slab>?
-      lock(of: c).lock()
-      let keeping = underPressure ? 0 : 1
-      if underPressure {
-        while c.pointee.quarantined > 0 { settleOldest(c, keeping: 0, &empty) }
-        c.pointee.shrinkRing()
-      } else if settling > 0, c.pointee.quarantined > Self.batch {
-        settling -= settleRested(c, atMost: settling, keeping: keeping, &empty)
-        c.pointee.shrinkRing()
-      }
-      var next = underPressure || c.pointee.emptyCount > keeping ? c.pointee.anySlab : nil
-      while let slab = next, underPressure || c.pointee.emptyCount > keeping {
-        next = slab.pointee.nextOfClass
-        if !slab.isScanned {
-          if !underPressure { continue }
-          scan(c, slab)
-        }
-        if slab.pointee.busy == 0 { detach(c, slab, &empty) }
-      }
-      lock(of: c).unlock()
-      try releaseSlabs(empty)
-    }
   }
 }

@@ -12,27 +12,28 @@ extension PersistentHeap {
     s.damagedHeaders = Int(nvm_load_relaxed(control + Control.damaged))
     var slabBytes = 0
     for i in 0..<classCount {
-      let c = classes + i
-      lock(of: c).lock()
-      defer { lock(of: c).unlock() }
-      guard c.pointee.slabCount > 0 else { continue }
       var k = HeapStatistics.SizeClass()
-      k.blockSize = c.pointee.blockBytes
-      k.slabs = c.pointee.slabCount
-      var next = c.pointee.anySlab
-      while let slab = next {
-        next = slab.pointee.nextOfClass
-        if !slab.isScanned { scan(c, slab) }
-        k.free += slab.pointee.freeCount
-        k.damaged += slab.pointee.damaged
-        k.unformatted += slab.pointee.blockCount - slab.pointee.mark
-        slabBytes += slab.pointee.unitCount << unitShift
-        if slab.pointee.isSetAside {
-          s.damagedBytes += (slab.pointee.mark - slab.pointee.busy) * k.blockSize
+      for c in shares.all(i) {
+        lock(of: c).lock()
+        defer { lock(of: c).unlock() }
+        k.blockSize = c.pointee.blockBytes
+        k.slabs += c.pointee.slabCount
+        var next = c.pointee.anySlab
+        while let slab = next {
+          next = slab.pointee.nextOfClass
+          if !slab.isScanned { scan(c, slab) }
+          k.free += slab.pointee.freeCount
+          k.damaged += slab.pointee.damaged
+          k.unformatted += slab.pointee.blockCount - slab.pointee.mark
+          slabBytes += slab.pointee.unitCount << unitShift
+          if slab.pointee.isSetAside {
+            s.damagedBytes += (slab.pointee.mark - slab.pointee.busy) * k.blockSize
+          }
         }
+        k.live += c.pointee.liveBlocks
+        k.quarantined += c.pointee.quarantined
       }
-      k.live = c.pointee.liveBlocks
-      k.quarantined = c.pointee.quarantined
+      guard k.slabs > 0 else { continue }
       s.liveBlocks += k.live
       s.liveBytes += k.live * k.blockSize
       s.freeBytes += (k.free + k.unformatted) * k.blockSize

@@ -106,14 +106,12 @@ extension PersistentHeap {
   }
 
   private func verifySlab(_ slab: UnsafeMutablePointer<Slab>, _ unit: Int, _ report: inout HeapReport) {
-    let c = classes + slab.pointee.classIndex
     var next = 0
     while true {
-      lock(of: c).lock()
-      defer { lock(of: c).unlock() }
-      guard slab.pointee.isInUse, slab.pointee.classIndex == c.pointee.index, slab.pointee.firstUnit == unit
-      else { return }
-      if !slab.isScanned { scan(c, slab) }
+      guard let home = lockHome(of: slab) else { return }
+      defer { lock(of: home).unlock() }
+      guard slab.pointee.isInUse, slab.pointee.firstUnit == unit else { return }
+      if !slab.isScanned { scan(home, slab) }
       let limit = min(slab.pointee.mark, next + Self.batch)
       while next < limit {
         report.blocks += 1

@@ -13,8 +13,8 @@ public import NVMRegion
 /// - ``publish(_:)``: any number of allocations, frees and word changes as one step.
 ///
 /// Thread safety: every method may be called from any thread; small blocks of different sizes meet no common
-/// lock. Lock order: link lock → extent lock → class lock → table gate; lanes last. None is held while the
-/// caller's code runs.
+/// lock, nor do threads that often use the same size at the same time. Lock order: link lock → extent lock → class
+/// lock → table gate; lanes last. None is held while the caller's code runs.
 public final class PersistentHeap: @unchecked Sendable {
   /// Where the heap lies.
   public let region: PersistentRegion
@@ -25,10 +25,7 @@ public final class PersistentHeap: @unchecked Sendable {
   let check: HeaderCheck
   let unitShift: Int
   let map: UnitMap
-  let classes: UnsafeMutablePointer<SizeClass>
-  /// The spin words of the classes, a line each: apart from what they guard. Beside each stands how many blocks of
-  /// the class rest.
-  let classLocks: UnsafeMutableRawPointer
+  let shares: ClassShares
   let classCount: Int
   /// The largest block of a slab, header included.
   let largestBlock: Int
@@ -77,14 +74,7 @@ public final class PersistentHeap: @unchecked Sendable {
     unitShift = header.unitShift
     largestBlock = min(8 << header.unitShift, 128 << 10)
     classCount = SizeClasses.count(upTo: largestBlock)
-    assert(MemoryLayout<SizeClass>.stride == SizeClass.size, "whole lines")
-    classes = UnsafeMutableRawPointer.allocate(byteCount: classCount * SizeClass.size, alignment: 64)
-      .bindMemory(to: SizeClass.self, capacity: classCount)
-    classLocks = .allocate(byteCount: classCount * 64, alignment: 64)
-    classLocks.initializeMemory(as: UInt8.self, repeating: 0, count: classCount * 64)
-    for i in 0..<classCount {
-      (classes + i).initialize(to: SizeClass(index: i, published: classLocks + i * 64 + 8))
-    }
+    shares = ClassShares(classCount: classCount, beginningWith: options.shareCount)
     self.roots = Lock(roots)
     restTicks = Self.ticks(options.quarantine)
     wear = region.wearCounts
@@ -102,16 +92,7 @@ public final class PersistentHeap: @unchecked Sendable {
 
   deinit {
     region.setDescriber(nil, context: nil)
-    for i in 0..<classCount {
-      var slab = classes[i].anySlab
-      while let s = slab {
-        slab = s.pointee.nextOfClass
-        s.deallocate()
-      }
-      classes[i].ring.deallocate()
-    }
-    classes.deallocate()
-    classLocks.deallocate()
+    shares.deallocate()
     extents.withLock {
       var slab = $0.spareSlabs
       while let s = slab {
@@ -148,10 +129,6 @@ public final class PersistentHeap: @unchecked Sendable {
 
   /// What lies before belongs to the region and to the heap's header.
   var heapStart: Offset { region.payloadStart + HeapHeaderLayout.areaSize }
-
-  @inline(__always)
-  func classLock(_ index: Int) -> SpinLock { SpinLock(classLocks + index &* 64) }
-  func lock(of c: UnsafeMutablePointer<SizeClass>) -> SpinLock { classLock(c - classes) }
 
   // MARK: State
 

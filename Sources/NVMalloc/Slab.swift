@@ -12,7 +12,7 @@ struct Slab {
   /// therefore nobody may read without the lock.
   private let first: UInt64 = 0
   /// Address of the bitmaps, 0 before the slab was scanned. For every 64 blocks a word of *allocated* bits, changed
-  /// atomically, and one of *free* bits, guarded by the class lock.
+  /// atomically, and one of *free* bits, guarded by the share's lock.
   var bits: UInt64 = 0
   static let bitsOffset = 8
   var base: UInt64 = 0
@@ -25,15 +25,18 @@ struct Slab {
 
   var unitCount = 0
   var wordCount = 0
+  /// Address of the share that it belongs to, 0 before it had one. Changed atomically, with both shares' locks held.
+  private(set) var home: UInt64 = 0
+  static let homeOffset = 88
 
-  /// Guarded by the class lock from here on.
+  /// Guarded by the share's lock from here on.
   /// Where the search for a free bit goes on.
   var searchWord = 0
+  var freeCount = 0
+  var busy = 0
   /// The free block to be taken next, -1 for the lowest.
   var preferred = -1
   var mark = 0
-  var freeCount = 0
-  var busy = 0
   var damaged = 0
   /// Where the mark is damaged on the medium: nothing is allocated any more.
   var isSetAside = false
@@ -43,7 +46,7 @@ struct Slab {
   var isListed = false
   var next: UnsafeMutablePointer<Slab>?
   var previous: UnsafeMutablePointer<Slab>?
-  /// All slabs in use of the class; of one that is not in use, the next spare one.
+  /// All slabs in use of the share; of one that is not in use, the next spare one.
   var nextOfClass: UnsafeMutablePointer<Slab>?
   var previousOfClass: UnsafeMutablePointer<Slab>?
 }
@@ -76,6 +79,15 @@ extension UnsafeMutablePointer where Pointee == Slab {
   func index(of offset: UInt64) -> Int {
     // Exact: (distance in lines) < 2^20, size in lines < 2^12, reciprocal = ceil(2^40 / size).
     Int(truncatingIfNeeded: ((offset &- pointee.base) >> 6 &* pointee.reciprocal) >> 40)
+  }
+
+  /// The share whose lock guards it.
+  var home: UnsafeMutablePointer<SizeClass>? {
+    UnsafeMutablePointer<SizeClass>(
+      bitPattern: UInt(nvm_load_acquire(UnsafeMutableRawPointer(self) + Slab.homeOffset)))
+  }
+  func setHome(_ share: UnsafeMutablePointer<SizeClass>) {
+    nvm_store_release(UnsafeMutableRawPointer(self) + Slab.homeOffset, UInt64(UInt(bitPattern: share)))
   }
 
   @inline(__always)
@@ -118,7 +130,7 @@ extension UnsafeMutablePointer where Pointee == Slab {
     }
   }
 
-  // Free bits, under the class lock.
+  // Free bits, under the share's lock.
 
   /// At odd indices.
   private var freeBits: UnsafeMutablePointer<UInt64> { bitmap!.assumingMemoryBound(to: UInt64.self) }
@@ -153,6 +165,14 @@ extension UnsafeMutablePointer where Pointee == Slab {
     }
     pointee.freeCount = 0
     return nil
+  }
+
+  /// What ``takeFree()`` will probably take, where that is seen at a glance.
+  @inline(__always)
+  func nextFree() -> Int? {
+    let w = pointee.searchWord
+    let word = freeBits[2 &* w &+ 1]
+    return word == 0 ? nil : w &* 64 &+ word.trailingZeroBitCount
   }
 
   /// Makes the block with the lowest rank of the first 64 free ones the next that ``takeFree()`` takes.

@@ -12,6 +12,9 @@ struct SpinLock {
   func lock() {
     if !nvm_compare_exchange(word, 0, 1) { wait() }
   }
+  /// As ``tryLock()``, for a lock that is likely free.
+  @inline(__always)
+  func takeIfFree() -> Bool { nvm_compare_exchange(word, 0, 1) }
   @inline(__always)
   func tryLock() -> Bool { nvm_load_relaxed(word) == 0 && nvm_compare_exchange(word, 0, 1) }
   @inline(__always)

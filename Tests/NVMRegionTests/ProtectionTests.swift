@@ -116,6 +116,128 @@ final class ProtectionTests: RegionTestCase {
     try region.close()
   }
 
+  /// Granules of the second block that are open, as the system has them.
+  private func openInBlock(_ region: PersistentRegion) throws -> Int {
+    try (32..<64).filter { try permissions(region, $0 * granule) == "rw" }.count
+  }
+  private func use(_ granules: some Sequence<Int>, of region: PersistentRegion) {
+    for g in granules { region.store(UInt64(g), at: Offset(g * granule + 64)) }
+  }
+
+  func testABlockInUseOpensAndClosesAsOne() throws {
+    let region = try makeRegion(byHand, granules: 128)
+    use((32..<56).shuffled(), of: region)
+    XCTAssertEqual(try openInBlock(region), 24)
+    var before = region.protectionStatistics
+    region.applyProtection(everything: false)
+    XCTAssertEqual(try openInBlock(region), 32, "the batch opens the rest")
+    XCTAssertEqual(region.protectionStatistics.ahead - before.ahead, 8)
+    XCTAssertEqual(region.protectionStatistics.changes - before.changes, 1)
+    // Half of them now and half of them then is in use too.
+    for part in [32..<46, 44..<56, 32..<46] {
+      use(part, of: region)
+      region.applyProtection(everything: false)
+      XCTAssertEqual(try openInBlock(region), 32)
+    }
+    XCTAssertEqual(try permissions(region, 31 * granule), "r-")
+    XCTAssertEqual(try permissions(region, 64 * granule), "r-")
+    before = region.protectionStatistics
+    region.applyProtection(everything: false)
+    XCTAssertEqual(try openInBlock(region), 0, "nobody has stored to it since the batch before")
+    XCTAssertEqual(region.protectionStatistics.changes - before.changes, 1)
+
+    // It is remembered.
+    use([40], of: region)
+    XCTAssertEqual(region.protectionStatistics.faults - before.faults, 1)
+    XCTAssertEqual(try openInBlock(region), 32)
+    XCTAssertEqual(region.protectionStatistics.writableBytes, 32 * granule)
+    use(32..<64, of: region)
+    XCTAssertEqual(region.protectionStatistics.faults - before.faults, 1)
+    XCTAssertEqual(try permissions(region, 64 * granule), "r-")
+    try region.close()
+  }
+
+  func testABlockNoLongerInUseIsForgotten() throws {
+    for stays in [false, true] {
+      let region = try makeRegion(byHand, granules: 128)
+      use(32..<64, of: region)
+      // The block beside it is in the same word of the queue, and makes no difference.
+      for _ in 0..<2 { region.applyProtection(everything: false) }
+      use([70], of: region)
+      for _ in 0..<2 { region.applyProtection(everything: false) }
+      use([40], of: region)
+      XCTAssertEqual(try openInBlock(region), 32)
+      region.applyProtection(everything: false)
+      if stays { use([40], of: region) }
+      region.applyProtection(everything: false)
+      XCTAssertEqual(try openInBlock(region), stays ? 1 : 0, "what was opened ahead and not used")
+      region.applyProtection(everything: false)
+      use([41], of: region)
+      XCTAssertEqual(try openInBlock(region), 1)
+      try region.close()
+      try FileManager.default.removeItem(atPath: region.path)
+    }
+  }
+
+  func testABlockInUseHereAndThereOpensByGranules() throws {
+    let region = try makeRegion(byHand, granules: 128)
+    for _ in 0..<3 {
+      use(32..<55, of: region)
+      region.applyProtection(everything: false)
+      XCTAssertEqual(try openInBlock(region), 23)
+    }
+    // What is in use in turn, over more than two batches, is not in use at the same time.
+    for i in 0..<9 {
+      use(32 + i % 3 * 10..<42 + i % 3 * 10, of: region)
+      region.applyProtection(everything: false)
+    }
+    XCTAssertEqual(try openInBlock(region), 10)
+    XCTAssertEqual(region.protectionStatistics.ahead, 0)
+    try region.close()
+  }
+
+  private func largePages(_ region: PersistentRegion) throws -> Int {
+    let base = UInt(bitPattern: region.baseAddress)
+    let file = try XCTUnwrap(FileHandle(forReadingAtPath: "/proc/self/smaps"))
+    var maps = Data()
+    while case let part = file.availableData, !part.isEmpty { maps += part }
+    try file.close()
+    var isInside = false
+    var sum = 0
+    for line in String(decoding: maps, as: UTF8.self).split(separator: "\n") {
+      let range = line.prefix { $0 != " " }.split(separator: "-").compactMap { UInt($0, radix: 16) }
+      if range.count == 2 {
+        isInside = base <= range[0] && range[1] <= base + UInt(region.size)
+      } else if isInside, line.hasPrefix("ShmemPmdMapped:") {
+        sum += line.split(separator: " ").compactMap { Int($0) }.first ?? 0
+      }
+    }
+    return sum << 10
+  }
+
+  /// The thread of the guard asks for them where the caller cannot have them: under a block of which parts are closed.
+  func testLargePagesUnderABlockInUse() throws {
+    let plain = try makeRegion(RegionProtection.none, granules: 128, name: "plain")
+    use(1..<128, of: plain)
+    plain.useLargePages(Offset(0), count: plain.size)
+    if try largePages(plain) == 0 { throw XCTSkip("no large pages for shared memory here") }
+    try plain.close()
+    let region = try makeRegion(byHand, granules: 128)
+    use(32..<56, of: region)
+    region.useLargePages(Offset(32 * granule), count: 32 * granule)
+    XCTAssertEqual(try largePages(region), 0)
+    region.applyProtection(everything: false)
+    XCTAssertEqual(try largePages(region), 2 << 20)
+    for i in 32..<56 { XCTAssertEqual(region.load(Offset(i * granule + 64)), UInt64(i)) }
+    // And they stay as the block closes, and opens.
+    for _ in 0..<2 { region.applyProtection(everything: false) }
+    XCTAssertEqual(try openInBlock(region), 0)
+    use([50], of: region)
+    XCTAssertEqual(try largePages(region), 2 << 20)
+    XCTAssertEqual(try openInBlock(region), 32)
+    try region.close()
+  }
+
   func testRequestsAheadAreCarriedOutInOneCall() throws {
     let region = try makeRegion(byHand, granules: 100)
     let before = region.protectionStatistics
@@ -147,6 +269,20 @@ final class ProtectionTests: RegionTestCase {
     }
     XCTAssertEqual(sum, 9)
     XCTAssertEqual(region.protectionStatistics.faults, faults + 1, "one for the granule, not for each store")
+    try region.close()
+  }
+
+  /// Nothing is noted for a word whose granule is in the queue: the handler knows the store by its instruction.
+  func testAWordIsStoredToAClosedGranuleThatIsInTheQueue() throws {
+    let region = try makeRegion(byHand)
+    let place = Offset(10 * granule)
+    try region.makeWritable(place, count: 8)
+    try region.protect(place, count: 8)
+    XCTAssertEqual(try permissions(region, 10 * granule), "r-")
+    let faults = region.protectionStatistics.faults
+    region.store(7, at: place)
+    XCTAssertEqual(region.load(place), 7)
+    XCTAssertEqual(region.protectionStatistics.faults, faults + 1)
     try region.close()
   }
 
@@ -247,6 +383,9 @@ final class ProtectionTests: RegionTestCase {
       for at in [0, 2 * granule, 5 * granule, 33 * granule - 4096] {
         XCTAssertEqual(try permissions(region, at), "r-", "\(protection) \(at)")
       }
+      // To have been made is not to be in use.
+      region.store(1, at: Offset(10 * granule))
+      XCTAssertEqual(try permissions(region, 11 * granule), "r-")
       try region.close()
       try FileManager.default.removeItem(atPath: region.path)
     }
@@ -271,13 +410,18 @@ final class ProtectionTests: RegionTestCase {
   /// Writers beside a thread that closes all the time: no store is lost, and none that was asked for is taken for a
   /// stray one.
   func testThreadsBesideTheBatches() throws {
-    for protection in [RegionProtection.deferred(interval: .microseconds(20)), .immediate] {
-      let region = try makeRegion(protection, granules: 24)
+    // Now and then granules, and nearly always blocks.
+    for (protection, used) in [
+      (RegionProtection.deferred(interval: .microseconds(20)), 20), (.immediate, 20),
+      (.deferred(interval: .microseconds(700)), 70), (.deferred(interval: .microseconds(20)), 70),
+    ] {
+      let region = try makeRegion(protection, granules: used + 4)
+      region.useLargePages(Offset(0), count: region.size)
       let granule = granule
       onThreads(4) { thread in
         var random = SeededGenerator(seed: UInt64(thread))
         for i in 0..<(protection == .immediate ? 300 : 3000) {
-          let g = 1 + Int(random.next() % 20)
+          let g = 1 + Int(random.next() % UInt64(used))
           let at = Offset(g * granule + thread * 4096)
           let value = region.load(at) + 1
           switch i % 3 {
@@ -294,7 +438,7 @@ final class ProtectionTests: RegionTestCase {
         try? region.fence()
       }
       var sum: UInt64 = 0
-      for g in 1...20 { for t in 0..<4 { sum += region.load(Offset(g * granule + t * 4096)) } }
+      for g in 1...used { for t in 0..<4 { sum += region.load(Offset(g * granule + t * 4096)) } }
       XCTAssertEqual(sum, protection == .immediate ? 1200 : 12000)
       if protection != .immediate { region.applyProtection(everything: true) }
       XCTAssertEqual(region.protectionStatistics.writableBytes, 0)

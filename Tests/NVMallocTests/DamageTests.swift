@@ -63,7 +63,8 @@ final class DamageTests: XCTestCase {
       if isChoosy { own.placement = .leastAllocated }
       let heap = try PersistentHeap.format(region, options: own)
       var seen: Set<Offset> = [try heap.allocate(byteCount: 40)]
-      let slab = try XCTUnwrap(heap.classes[try XCTUnwrap(heap.classIndex(40, prefix: 16))].anySlab)
+      let slab = try XCTUnwrap(
+        heap.shares.first(try XCTUnwrap(heap.classIndex(40, prefix: 16))).pointee.anySlab)
       slab.pointee.freeCount += 3
       for _ in 0..<slab.pointee.blockCount + 5 {
         XCTAssertTrue(seen.insert(try heap.allocate(byteCount: 40)).inserted)

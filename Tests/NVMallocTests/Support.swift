@@ -5,11 +5,13 @@ import XCTest
 /// A heap over anonymous memory, and its region.
 func makeHeap(
   size: Int = 1 << 20, maximumSize: Int? = nil, geometry: HeapGeometry = .tiny,
-  quarantine: QuarantinePolicy = .none
+  quarantine: QuarantinePolicy = .none, shares: Int = 1
 ) throws -> PersistentHeap {
   let region = try PersistentRegion.inMemory(
     image: nil, size: size, maximumSize: maximumSize ?? size, medium: nil)
-  return try PersistentHeap.format(region, options: options(geometry, quarantine))
+  var options = options(geometry, quarantine)
+  options.shareCount = shares
+  return try PersistentHeap.format(region, options: options)
 }
 
 func options(_ geometry: HeapGeometry = .tiny, _ quarantine: QuarantinePolicy = .none) -> HeapOptions {

@@ -4,6 +4,7 @@
 #define CNVM_H
 
 #include "nvm_atomic.h"
+#include "nvm_batch.h"
 #include "nvm_callers.h"
 #include "nvm_descend.h"
 #include "nvm_flush.h"
@@ -11,8 +12,8 @@
 #include "nvm_guard.h"
 #include "nvm_hash.h"
 #include "nvm_match.h"
-#include "nvm_rank.h"
 #include "nvm_search.h"
+#include "nvm_slots.h"
 #include "nvm_system.h"
 #include "nvm_thread.h"
 

@@ -4,7 +4,8 @@
 
 #include <stdint.h>
 
-// Where an inner node (NVMBTree/InnerNode.swift, which is laid out by these) has what, and the size of a leaf.
+// Where an inner node (NVMBTree/InnerNode.swift, which is laid out by these) has what, and where a leaf has
+// (NVMBTree/Layout/LeafLayout.swift, likewise).
 #define NVM_INNER_SHIFT 10
 #define NVM_INNER_COUNT 8
 #define NVM_INNER_PIVOTS 16
@@ -12,6 +13,10 @@
 #define NVM_INNER_CHILDREN 704
 #define NVM_INNER_CAPACITY 79
 #define NVM_LEAF_SHIFT 9
+#define NVM_LEAF_PRINTS 16
+#define NVM_LEAF_FIRST_SLOT 48
+// Of the first word, the bits that tell which slots are live.
+#define NVM_LEAF_LIVE 0xFFFFFFFu
 
 // Where a descent arrived: the leaf, and the value of its lock word at a moment when it was unlocked and this its way.
 // While the lock word keeps that value the leaf's range stays what it is: ranges change with the lock held only.
@@ -36,5 +41,9 @@ static inline struct nvm_place nvm_descend(const void *root, const void *nodes, 
                                            const void *leaves, uint64_t head) {
   return nvm_best_descent(root, (const char *)nodes, (const char *)locks, (const char *)leaves, head);
 }
+
+// Puts a separator in place i and a child in place i + 1 of an inner node whose keys are words and which is locked.
+// `count` separators are there, fewer than NVM_INNER_CAPACITY.
+void nvm_inner_insert(void *inner, int count, int i, uint64_t head, uint32_t child);
 
 #endif

@@ -11,6 +11,8 @@
 // The queue of the deferred way is a bit for each granule: it cannot fill, it is sorted, a request made twice is one,
 // and opposite ones cancel, since what counts is how the granule stands when the batch comes.
 //
+// In the deferred way a block of granules nearly all of which are stored to opens and closes as one: see guard_blocks.c.
+//
 // A write that nobody asked for ends the process with a report on standard error, after which the handler that was
 // installed before runs. All that the handler reads is C memory that changes without locks.
 #ifndef NVM_GUARD_H
@@ -22,6 +24,8 @@
 
 #define NVM_GRANULE_SHIFT 16
 #define NVM_GRANULE ((uint64_t)1 << NVM_GRANULE_SHIFT)
+// 2 MiB: what the processor translates by one entry.
+#define NVM_GUARD_BLOCK 32
 
 enum nvm_guard_mode {
   NVM_GUARD_IMMEDIATE = 1,
@@ -47,6 +51,7 @@ struct nvm_guard_counts {
   uint64_t changes;    // calls of mprotect
   uint64_t faults;     // stores to closed granules that were granted
   uint64_t cancelled;  // closings that met a new store or window
+  uint64_t ahead;      // granules opened along with the others of their block
   uint64_t widened;    // times the whole mapping was opened, for want of mappings
 };
 
@@ -95,6 +100,14 @@ struct nvm_guard_store {
   uintptr_t from, to;
 };
 extern _Thread_local volatile struct nvm_guard_store nvm_guard_storing;
+
+// Large pages are welcome under these bytes (deferred): the thread of the guard asks the kernel for them, for each block
+// that is open as a whole. Advice; true where the caller need not ask itself.
+int nvm_guard_want_large(struct nvm_guard *guard, uint64_t offset, uint64_t count);
+
+// A store of an aligned word with release ordering, announced. In the deferred way the handler knows it by where its
+// instruction stands, so that nothing is noted.
+void nvm_guard_store(struct nvm_guard *guard, void *p, uint64_t word);
 
 void nvm_guard_begin_slow(struct nvm_guard *guard, uint64_t first, uint64_t last);
 void nvm_guard_end_slow(struct nvm_guard *guard);

@@ -39,15 +39,15 @@ import CNVM
 enum LeafLayout {
   static let size = 512
   static let shift = UInt64(NVM_LEAF_SHIFT)
-  static let slots = 28
-  static let slotMask: UInt64 = (1 << 28) - 1
+  static let slots = Int(NVM_LEAF_SLOTS)
+  static let slotMask = UInt64(NVM_LEAF_LIVE)
   /// One slot stays free, so that an update always finds one.
   static let capacity = 27
 
   static let commit = 0
   static let sums = 8
-  static let fingerprints = 16
-  static let firstSlot = 48
+  static let fingerprints = Int(NVM_LEAF_PRINTS)
+  static let firstSlot = Int(NVM_LEAF_FIRST_SLOT)
   static let next = 496
   static let tree = 504
 

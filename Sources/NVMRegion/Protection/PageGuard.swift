@@ -61,6 +61,7 @@ package final class PageGuard: @unchecked Sendable {
     result.changes = counts.changes
     result.faults = counts.faults
     result.cancelled = counts.cancelled
+    result.ahead = counts.ahead
     result.widened = counts.widened
     result.writableBytes = Int(nvm_guard_writable(guarding))
     return result

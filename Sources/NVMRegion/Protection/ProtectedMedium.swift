@@ -29,7 +29,11 @@ final class ProtectedMedium: RegionMedium {
   func attach(base: UnsafeMutableRawPointer, path: String) { below?.attach(base: base, path: path) }
 
   func store(_ word: UInt64, at p: UnsafeMutableRawPointer) {
-    storing(p, 8) { if let below { below.store(word, at: p) } else { nvm_store_release(p, word) } }
+    if let below {
+      storing(p, 8) { below.store(word, at: p) }
+    } else {
+      nvm_guard_store(pages.guarding, p, word)
+    }
   }
   func storeNontemporal(_ word: UInt64, at p: UnsafeMutableRawPointer) {
     storing(p, 8) {

@@ -25,6 +25,10 @@ public enum RegionProtection: Sendable, Equatable {
   /// a thread in the background closes, every `interval`, what nobody has stored to since the last time. So a granule
   /// is open for one to two intervals after its last change, and one that is changed all the time stays open. From 10 µs
   /// to an hour.
+  ///
+  /// A block of 2 MiB three quarters of whose granules were changed within two intervals opens and closes as one: its
+  /// other granules are open too for as long as that lasts. Changed less densely it is opened as a whole once more, then
+  /// by granules again.
   case deferred(interval: Duration)
   /// Protection keys of the processor, where it has them: the region is open to the calling thread alone, all of it, for
   /// as long as it stores, without a system call. (At most 15 regions of a process; `.unsupported` beyond, and where the
@@ -72,6 +76,9 @@ public struct ProtectionStatistics: Sendable, Equatable {
   public var faults: UInt64 = 0
   /// Granules that were to be closed and were used again before.
   public var cancelled: UInt64 = 0
+  /// Granules opened, or opened again, along with the others of a block that is in use nearly everywhere (see
+  /// ``RegionProtection/deferred(interval:)``).
+  public var ahead: UInt64 = 0
   /// How often everything was opened because the process had too many mappings (`vm.max_map_count`).
   public var widened: UInt64 = 0
   /// Bytes that can be stored to at this moment, in whole granules.

@@ -1,0 +1,158 @@
+#include "nvm_slots.h"
+
+#include "nvm_atomic.h"
+
+// rank[i] := the place of words[i] in a stable sort: how many of words[0 ..< n] are less, plus how many equal ones stand
+// before it. Both arrays have room for NVM_SLOTS_MAX elements.
+typedef void rank_function(const uint64_t *words, int n, uint8_t *rank);
+
+static void rank_portable(const uint64_t *words, int n, uint8_t *rank) {
+  for (int i = 0; i < n; i++) {
+    uint64_t w = words[i];
+    unsigned r = 0;
+    for (int j = 0; j < i; j++) r += words[j] <= w;
+    for (int j = i + 1; j < n; j++) r += words[j] < w;
+    rank[i] = (uint8_t)r;
+  }
+}
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+
+// Four words at a time against each of the others: those before the four count unless they are greater, those behind
+// if they are less; among the four themselves the place decides between equal ones.
+__attribute__((target("avx2"))) static void rank_avx2(const uint64_t *words, int n, uint8_t *rank) {
+  const __m256i sign = _mm256_set1_epi64x((long long)0x8000000000000000ull);
+  const __m256i lanes = _mm256_set_epi64x(3, 2, 1, 0);
+  for (int i = 0; i < n; i += 4) {
+    __m256i mine = _mm256_xor_si256(_mm256_loadu_si256((const __m256i *)(words + i)), sign);
+    __m256i below = _mm256_set1_epi64x(i);
+    int j = 0;
+    for (; j < i; j++) {
+      __m256i other = _mm256_xor_si256(_mm256_set1_epi64x((long long)words[j]), sign);
+      below = _mm256_add_epi64(below, _mm256_cmpgt_epi64(other, mine));
+    }
+    int end = i + 4 < n ? i + 4 : n;
+    for (; j < end; j++) {
+      __m256i other = _mm256_xor_si256(_mm256_set1_epi64x((long long)words[j]), sign);
+      __m256i before = _mm256_cmpgt_epi64(lanes, _mm256_set1_epi64x(j - i));
+      __m256i tie = _mm256_and_si256(_mm256_cmpeq_epi64(mine, other), before);
+      below = _mm256_sub_epi64(below, _mm256_or_si256(_mm256_cmpgt_epi64(mine, other), tie));
+    }
+    for (; j < n; j++) {
+      __m256i other = _mm256_xor_si256(_mm256_set1_epi64x((long long)words[j]), sign);
+      below = _mm256_sub_epi64(below, _mm256_cmpgt_epi64(mine, other));
+    }
+    uint64_t out[4];
+    _mm256_storeu_si256((__m256i *)out, below);
+    for (int k = 0; k < 4; k++) rank[i + k] = (uint8_t)out[k];
+  }
+}
+
+// The same, eight words at a time.
+__attribute__((target("avx512f"))) static void rank_avx512(const uint64_t *words, int n, uint8_t *rank) {
+  const __m512i one = _mm512_set1_epi64(1);
+  for (int i = 0; i < n; i += 8) {
+    __m512i mine = _mm512_loadu_si512(words + i);
+    __m512i below = _mm512_setzero_si512();
+    int j = 0;
+    for (; j < i; j++) {
+      __mmask8 le = _mm512_cmple_epu64_mask(_mm512_set1_epi64((long long)words[j]), mine);
+      below = _mm512_mask_add_epi64(below, le, below, one);
+    }
+    int end = i + 8 < n ? i + 8 : n;
+    for (; j < end; j++) {
+      __m512i other = _mm512_set1_epi64((long long)words[j]);
+      __mmask8 behind = (__mmask8)(0xFE << (j - i));
+      __mmask8 less = _mm512_cmplt_epu64_mask(other, mine) | (_mm512_cmpeq_epu64_mask(other, mine) & behind);
+      below = _mm512_mask_add_epi64(below, less, below, one);
+    }
+    for (; j < n; j++) {
+      __mmask8 lt = _mm512_cmplt_epu64_mask(_mm512_set1_epi64((long long)words[j]), mine);
+      below = _mm512_mask_add_epi64(below, lt, below, one);
+    }
+    _mm_storel_epi64((__m128i *)(rank + i), _mm512_cvtepi64_epi8(below));
+  }
+}
+
+static rank_function *best = rank_portable;
+__attribute__((constructor)) static void nvm_choose_rank(void) {
+  __builtin_cpu_init();  // this runs in a constructor
+  if (__builtin_cpu_supports("avx512f")) best = rank_avx512;
+  else if (__builtin_cpu_supports("avx2")) best = rank_avx2;
+}
+#else
+static rank_function *const best = rank_portable;
+#endif
+
+int nvm_slot_order(const void *slots, uint32_t set, uint8_t *order) {
+  uint64_t heads[NVM_SLOTS_MAX];
+  uint8_t rank[NVM_SLOTS_MAX];
+  uint8_t slot[NVM_SLOTS_MAX];
+  int n = 0;
+  for (; set; set &= set - 1) {
+    slot[n] = (uint8_t)__builtin_ctz(set);
+    heads[n] = nvm_load_relaxed((const char *)slots + 16 * slot[n]);
+    n++;
+  }
+  best(heads, n, rank);
+  for (int k = 0; k < n; k++) order[rank[k]] = slot[k];
+  return n;
+}
+
+static int sort_slots_by_rank(const char *slots, uint32_t set, uint64_t *pairs) {
+  uint64_t heads[NVM_SLOTS_MAX];
+  uint64_t words[NVM_SLOTS_MAX];
+  uint8_t rank[NVM_SLOTS_MAX];
+  int n = 0;
+  for (; set; set &= set - 1) {
+    const char *slot = slots + 16 * __builtin_ctz(set);
+    heads[n] = nvm_load_relaxed(slot);
+    words[n] = nvm_load_relaxed(slot + 8);
+    n++;
+  }
+  best(heads, n, rank);
+  for (int k = 0; k < n; k++) {
+    uint64_t *pair = pairs + 2 * rank[k];
+    pair[0] = heads[k];
+    pair[1] = words[k];
+  }
+  return n;
+}
+
+#if defined(__x86_64__)
+// Compares each head with all of them at once, 28 slots in seven vectors of four: its place is the number of those that
+// are less. No array in between: the processor would wait for words that are stored singly and loaded as vectors.
+__attribute__((target("avx512f,popcnt"), no_sanitize("thread"))) static int sort_slots_wide(const char *slots,
+                                                                                       uint32_t set, uint64_t *pairs) {
+  const __m512i even = _mm512_set_epi64(14, 12, 10, 8, 6, 4, 2, 0);
+  __m512i v[7];
+  for (int i = 0; i < 7; i++) v[i] = _mm512_loadu_si512(slots + 64 * i);
+  const __m512i a = _mm512_permutex2var_epi64(v[0], even, v[1]);
+  const __m512i b = _mm512_permutex2var_epi64(v[2], even, v[3]);
+  const __m512i c = _mm512_permutex2var_epi64(v[4], even, v[5]);
+  const __m512i d = _mm512_permutex2var_epi64(v[6], even, v[6]);
+  uint32_t places = 0;
+  for (uint32_t rest = set; rest; rest &= rest - 1) {
+    const char *slot = slots + 16 * __builtin_ctz(rest);
+    const uint64_t head = nvm_load_relaxed(slot);
+    const __m512i h = _mm512_set1_epi64((long long)head);
+    uint32_t less = (uint32_t)_mm512_cmplt_epu64_mask(a, h) | (uint32_t)_mm512_cmplt_epu64_mask(b, h) << 8;
+    less |= (uint32_t)_mm512_cmplt_epu64_mask(c, h) << 16 | (uint32_t)_mm512_cmplt_epu64_mask(d, h) << 24;
+    const int place = __builtin_popcount(less & set);
+    places |= 1u << place;
+    pairs[2 * place] = head;
+    pairs[2 * place + 1] = nvm_load_relaxed(slot + 8);
+  }
+  const int n = __builtin_popcount(set);
+  // Equal heads claim one place.
+  return places == (uint32_t)((1ull << n) - 1) ? n : sort_slots_by_rank(slots, set, pairs);
+}
+#endif
+
+int nvm_sort_slots(const void *slots, uint32_t set, uint64_t *pairs) {
+#if defined(__x86_64__)
+  if (best == rank_avx512) return sort_slots_wide((const char *)slots, set, pairs);
+#endif
+  return sort_slots_by_rank((const char *)slots, set, pairs);
+}
