@@ -77,7 +77,7 @@ enum HeapRepairScenario {
     return try Place(region)
   }
 
-  private static func tableOffset(_ region: PersistentRegion) -> Offset {
+  static func tableOffset(_ region: PersistentRegion) -> Offset {
     Offset(rawValue: region.load(region.payloadStart + 48))
   }
 }

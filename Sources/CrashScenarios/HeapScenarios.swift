@@ -19,7 +19,7 @@ package enum HeapScenarios {
       AnyScenario(random(seed: seed), isSeeded: true), AnyScenario(twoThreads(seed: seed)),
       AnyScenario(twoShares(seed: seed)),
       AnyScenario(handover()),
-    ] + HeapInterruptions.all
+    ] + HeapRestScenarios.all + HeapInterruptions.all
   }
 
   static func scenario(_ name: String, _ operations: [Operation], shares: Int = 1) -> Scenario {
@@ -119,7 +119,7 @@ package enum HeapScenarios {
 
   /// Formatting a heap, where something else stood before: it is there or it is not.
   static func format() -> Scenario {
-    var scenario = scenario("heap-format", [hold(1, 30)])
+    var scenario = scenario("heap-format", [hold(1, 30), hold(2, 9000)])
     let options = HeapHarness.options()
     scenario.create = { region in
       try HeapFormatScenario.soil(region)

@@ -21,16 +21,21 @@ extension MutationGate {
         kind: .flushBeforeStore, file: "PersistentHeap+Publish.swift", function: "PersistentHeap.prepare(_:)",
         index: 0,
         reason:
-          "The store that misses the flush is word 3 of a large object's entry: a slab's mark, which no "
-          + "object's check covers and nobody reads of an object. Whoever makes a slab of the extent writes it."
+          "The store that misses the flush is word 4 of a large object's entry: what an object of the same length said "
+          + "there of the rest behind it. That counts only where the next entry is zero, and the next one is a head."
       ),
       Excuse(
-        kind: .dropFlush, file: "PersistentHeap+Extents.swift", function: "PersistentHeap.zeroHeads(_:)",
-        index: 0, reason: interiorHeads),
+        kind: .dropFlush, file: "PersistentHeap+Extents.swift", function: "PersistentHeap.dropName(of:)",
+        index: 0, reason: oldName),
       Excuse(
         kind: .flushBeforeStore, file: "PersistentHeap+Extents.swift",
-        function: "PersistentHeap.zeroHeads(_:)",
-        index: 0, reason: interiorHeads),
+        function: "PersistentHeap.dropName(of:)", index: 0, reason: oldName),
+      Excuse(
+        kind: .dropFlush, file: "PersistentHeap+Open.swift", function: "PersistentHeap.adoptName(_:)",
+        index: 1, reason: oldName),
+      Excuse(
+        kind: .flushBeforeStore, file: "PersistentHeap+Open.swift",
+        function: "PersistentHeap.adoptName(_:)", index: 1, reason: oldName),
       Excuse(
         kind: .dropFlush, file: "PersistentHeap+Extents.swift",
         function: "closure #1 in PersistentHeap.releaseExtent(_:)", index: 0, reason: releasedLog),
@@ -44,12 +49,6 @@ extension MutationGate {
       Excuse(
         kind: .dropFence, file: "PersistentHeap+Extents.swift",
         function: "closure #1 in PersistentHeap.releaseExtent(_:)", index: 0, reason: releasedLog),
-      Excuse(
-        kind: .dropFlush, file: "PersistentHeap+Format.swift", function: "static PersistentHeap.format(_:)",
-        index: 1, reason: oldTable),
-      Excuse(
-        kind: .flushBeforeStore, file: "PersistentHeap+Format.swift",
-        function: "static PersistentHeap.format(_:)", index: 1, reason: oldTable),
       Excuse(
         kind: .dropFlush, file: "PersistentHeap+Growth.swift", function: "PersistentHeap.moveTable(_:)",
         index: 0, reason: oldTable),
@@ -86,10 +85,9 @@ extension MutationGate {
           + "the record was retired. It guards against a line that rots, not against a crash."),
     ]
 
-  private static let interiorHeads =
-    "Heads are read by stepping from one to the next by its length, so an entry inside an extent is not read. A "
-    + "split writes and flushes the entry that becomes a head (step 2). Behind a damaged head, what is left there "
-    + "is a free one (only free extents are merged), and free heads behind damage are set aside."
+  private static let oldName =
+    "What an object's entry says about the rest behind it counts only where the entry there is zero, and the one that the "
+    + "rest has become is flushed beside it. To take the name back guards against a head that rots, not against a crash."
 
   private static let releasedLog =
     "Only an old table, or space for a record out of line that was retired in order, is released here. While the "

@@ -23,6 +23,8 @@ struct ExtentSpace: @unchecked Sendable {
   var objectBytes = 0
   var slabUnits = 0
   var setAsideUnits = 0
+  /// Units whose heads were joined to the extent before them, durably, and are to be zeroed with the next change.
+  var staleHeads: [Int] = []
   var spareSlabs: UnsafeMutablePointer<Slab>?
   /// Words of ``PendingSlabs`` in front that ``PersistentHeap/adoptSome(_:)`` has been through.
   var adoptedWords = 0

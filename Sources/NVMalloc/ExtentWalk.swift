@@ -14,6 +14,10 @@ struct ExtentWalk {
     /// The mark of a slab, `nil` where it does not verify.
     var mark: Int?
     var isSuspect = false
+    /// Of an object: units of the free rest that its word 4 names behind it, or 0.
+    var rest = 0
+    /// A free extent that only the object before it knows of: a crash kept its head from the medium.
+    var isUnwritten = false
 
     /// Of a slab: the size of a block in lines.
     var blockLines: Int { Int(word1 & 0xFFFF) }
@@ -21,9 +25,11 @@ struct ExtentWalk {
   let region: PersistentRegion
   let check: HeaderCheck
   let header: HeapHeader
+  /// Whether a head that only the object before it knows of is damage: not after a crash.
+  let isAtRest: Bool
 
-  init(_ region: PersistentRegion, _ check: HeaderCheck, _ header: HeapHeader) {
-    (self.region, self.check, self.header) = (region, check, header)
+  init(_ region: PersistentRegion, _ check: HeaderCheck, _ header: HeapHeader, isAtRest: Bool) {
+    (self.region, self.check, self.header, self.isAtRest) = (region, check, header, isAtRest)
   }
 
   func start(_ unit: Int) -> UInt64 { UInt64(unit) << UInt64(header.unitShift) }
@@ -43,6 +49,13 @@ struct ExtentWalk {
     switch head.kind {
     case .object:
       guard word2 <= UInt64(bytes) else { return nil }
+      let word4 = region.load(at + 32)
+      let rest = Int(word4 & 0xFFF_FFFF)
+      if rest > 0, check.rest(rest, behind: length, at: start(unit)) == word4,
+        unit + length + rest <= header.unitCount
+      {
+        head.rest = rest
+      }
     case .slab:
       let lines = head.blockLines
       let largest = min(8 << header.unitShift, 128 << 10)
@@ -93,6 +106,16 @@ struct ExtentWalk {
         }
         try body(head)
         unit += head.length
+        if head.rest > 0, region.load(header.tableOffset + unit * ExtentEntry.size) == 0 {
+          try body(Head(unit: unit, length: head.rest, kind: .free, isUnwritten: true))
+          if isAtRest {
+            problems.append(
+              HeapProblem(
+                .extentHead, start(unit), extent: start(unit), byteCount: head.rest << header.unitShift,
+                "The head of a free extent is gone; what stands before it says how long it is."))
+          }
+          unit += head.rest
+        }
         continue
       }
       let hole = unit

@@ -63,7 +63,7 @@ extension PersistentHeap {
   /// Makes descriptors for the slabs that start in 64 units.
   private func adoptPending(_ space: inout ExtentSpace, _ word: Int) {
     guard pending.first(inWord: word) != nil else { return }
-    let walk = ExtentWalk(region, check, space.header)
+    let walk = ExtentWalk(region, check, space.header, isAtRest: true)
     while let unit = pending.first(inWord: word) {
       if let head = walk.head(unit), head.kind == .slab {
         adoptSlab(&space, head)

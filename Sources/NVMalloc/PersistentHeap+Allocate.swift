@@ -90,13 +90,12 @@ extension PersistentHeap {
   ) throws(NVMError) -> Offset {
     let shape = try objectShape(byteCount, alignment)
     let word1 = BlockHeader.word1(tag: tag, owner: owner, epoch: epoch, slack: 0)
-    let unit = try acquireExtent(
-      shape.count, slack: shape.count / Self.slackShare, alignment: shape.alignment
-    ) { [self] space, unit, count in
-      writeEntry(unit, .object, length: count, word1, UInt64(byteCount))
-      enterObject(&space, unit, count, byteCount)
+    let (unit, isSettled) = try acquireExtent(
+      shape.count, slack: shape.count / Self.slackShare, alignment: shape.alignment,
+      use: ObjectUse(word1: word1, byteCount: byteCount))
+    if durability == .immediate {
+      if isSettled { try region.acknowledge() } else { try region.fence() }
     }
-    if durability == .immediate { try region.fence() }
     return Offset(rawValue: start(ofUnit: unit))
   }
 
@@ -106,7 +105,7 @@ extension PersistentHeap {
   func finishObject(_ unit: Int, _ count: Int, _ byteCount: Int) {
     extents.withLock { enterObject(&$0, unit, count, byteCount) }
   }
-  private func enterObject(_ space: inout ExtentSpace, _ unit: Int, _ count: Int, _ byteCount: Int) {
+  func enterObject(_ space: inout ExtentSpace, _ unit: Int, _ count: Int, _ byteCount: Int) {
     wear?.countAllocation(start(ofUnit: unit), count << unitShift)
     space.liveObjects += 1
     space.objectUnits += count

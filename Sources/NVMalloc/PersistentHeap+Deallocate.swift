@@ -35,11 +35,10 @@ extension PersistentHeap {
 
   @inline(never)
   private func deallocateObject(_ payload: Offset, _ durability: Durability) throws(NVMError) {
-    let claim = try claimObject(payload)
-    gate.enter()
-    region.store(claim.freeWord, at: entry(claim.place.index))
-    region.flush(entry(claim.place.index), count: 8)
-    gate.leave()
+    let claim = try claimObject(payload) { at, freeWord in
+      region.store(freeWord, at: at)
+      region.flush(at, count: 8)
+    }
     if durability == .immediate { try region.fence() }
     retireObject(claim)
   }
@@ -113,10 +112,15 @@ extension PersistentHeap {
     if slab.pointee.isInUse, !slab.isScanned { scan(home, slab) }
   }
 
-  @inline(never)
-  private func claimObject(_ payload: Offset) throws(NVMError) -> Claim {
+  /// - Parameter body: is given the entry, verified and claimed, and what frees it, with the table gate.
+  @inline(__always)
+  private func claimObject(
+    _ payload: Offset, _ body: (Offset, UInt64) -> Void = { _, _ in }
+  ) throws(NVMError) -> Claim {
     let unit = Int(truncatingIfNeeded: payload.rawValue >> UInt64(unitShift))
     guard unit >= 0, unit < unitCount, payload.rawValue == start(ofUnit: unit) else { throw notLive(payload) }
+    // Flushed long ago: a miss, which overlaps with the locked instructions to come.
+    nvm_prefetch_write(region.pointer(to: entry(unit)))
     let word = map.word(unit)
     let length = UnitMap.length(word)
     guard UnitMap.tag(word) == UnitMap.Tag.object,
@@ -129,6 +133,8 @@ extension PersistentHeap {
     let valid =
       check.isValidExtent(word0, at: payload.rawValue, region.load(at + 8), byteCount)
       && ExtentEntry.kind(word0) == .object && ExtentEntry.length(word0) == length
+    let freeWord = freeWord(unit, length)
+    if valid { body(at, freeWord) }
     gate.leave()
     guard valid else {
       map.setWord(unit, word)
@@ -137,7 +143,7 @@ extension PersistentHeap {
     }
     return Claim(
       place: BlockPlace(slab: nil, index: unit), length: length, byteCount: Int(byteCount),
-      freeWord: freeWord(unit, length))
+      freeWord: freeWord)
   }
 
   private func retireObject(_ claim: Claim) {

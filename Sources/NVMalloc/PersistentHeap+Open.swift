@@ -103,9 +103,12 @@ extension PersistentHeap {
     var extentCount = 0
     var sweptCount = 0
     recovery.problems += try extents.withLock { (space) throws(NVMError) in
-      let walk = ExtentWalk(region, check, space.header)
+      let walk = ExtentWalk(region, check, space.header, isAtRest: region.wasCleanlyClosed)
+      var previous: ExtentWalk.Head?
       return try walk.run(progress: progress) { (head) throws(NVMError) in
         extentCount += 1
+        if let previous, previous.rest > 0 { try adoptName(previous, head) }
+        previous = head
         switch head.kind {
         case .slab:
           space.slabUnits += head.length
@@ -143,6 +146,21 @@ extension PersistentHeap {
     }
     recovery.extents = extentCount
     recovery.sweptExtents = sweptCount
+  }
+
+  /// Looks after what an object's entry says about the rest behind it: the head that a crash kept from the medium is
+  /// written, and what is out of date is taken back.
+  private func adoptName(_ object: ExtentWalk.Head, _ next: ExtentWalk.Head) throws(NVMError) {
+    if next.kind == .free, next.length == object.rest, next.unit == object.unit + object.length {
+      map.entries[next.unit].namedBy = UInt32(object.unit + 1)
+      if !next.isUnwritten { return }
+      region.store(freeWord(next.unit, next.length), at: entry(next.unit))
+      region.flush(entry(next.unit), count: 8)
+    } else {
+      region.store(0, at: entry(object.unit) + 32)
+      region.flush(entry(object.unit) + 32, count: 8)
+    }
+    try region.settle()
   }
 
   /// Frees the extent of a log record that is done with, or of a table that the header does not name.

@@ -187,7 +187,8 @@ extension PersistentHeap {
       region.store(reservation.word1, at: at + 8)
       region.store(length, at: at + 16)
       region.store(0, at: at + 24)
-      region.flush(at, count: 32)
+      region.store(0, at: at + 32)
+      region.flush(at, count: 40)
       return LogWord(
         offset: at.rawValue,
         value: check.extent(

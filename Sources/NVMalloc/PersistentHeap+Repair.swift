@@ -45,7 +45,7 @@ extension PersistentHeap {
 
   private func repairExtents(_ problems: inout [HeapProblem]) {
     var heads: [ExtentWalk.Head] = []
-    let walk = extents.withLock { ExtentWalk(region, check, $0.header) }
+    let walk = extents.withLock { ExtentWalk(region, check, $0.header, isAtRest: true) }
     _ = walk.run(heads: &heads)
     for head in heads {
       if head.kind == nil || head.isSuspect && head.kind == .free {

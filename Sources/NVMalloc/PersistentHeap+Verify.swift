@@ -23,7 +23,7 @@ extension PersistentHeap {
       // Whoever writes heads holds this lock or the gate, so all of them are at rest.
       gate.enterAlone()
       defer { gate.leave() }
-      let walk = ExtentWalk(region, check, space.header)
+      let walk = ExtentWalk(region, check, space.header, isAtRest: true)
       var found: [ExtentWalk.Head] = []
       var problems = walk.run(heads: &found)
       for head in found { verifyAgainstMemory(head, &problems) }

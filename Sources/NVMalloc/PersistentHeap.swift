@@ -154,7 +154,11 @@ public final class PersistentHeap: @unchecked Sendable {
   public func close() {
     guard nvm_exchange_acqrel(control + Control.isClosed, 1) == 0, !region.isReadOnly else { return }
     // A failure poisons the region, which then is not marked clean: nothing more to do about it here.
-    if (try? region.checkWritable()) != nil { try? log.seal() }
+    if (try? region.checkWritable()) != nil {
+      extents.withLock { _ = zeroStaleHeads(&$0) }
+      // Fences.
+      try? log.seal()
+    }
   }
 
   // MARK: Time

@@ -20,6 +20,9 @@ struct UnitMap: @unchecked Sendable {
     /// Neighbours in the list of the run's bin, + 1.
     var next: UInt32
     var previous: UInt32
+    /// In the head of a free extent on the medium: the head of the object whose entry names it (word 4), + 1; or 0.
+    /// May be stale; checked against that object's length.
+    var namedBy: UInt32
   }
   enum Tag {
     static let slab: UInt64 = 1

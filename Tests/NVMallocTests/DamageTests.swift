@@ -114,9 +114,18 @@ final class DamageTests: XCTestCase {
     for p in live.enumerated().filter({ $0.offset % 4 == 0 }).map(\.element) { try heap.deallocate(p) }
     let all = Set(try heap.blocks.map(\.payload))
     let table = try tableOffset(heap)
+    var named = 0
     for unit in 0..<(256 << 10) >> 10 {
       let entry = heap.region.pointer(to: table + unit * 64)
-      let isHead = entry.load(as: UInt64.self) != 0
+      // A free head that the object before it names is known without.
+      let isNamed = (0..<unit).contains {
+        let before = heap.region.pointer(to: table + $0 * 64)
+        let word0 = before.load(as: UInt64.self)
+        return word0 & 15 == 3 && Int(word0 >> 4 & 0xFFF_FFFF) == unit - $0
+          && before.load(fromByteOffset: 32, as: UInt64.self) != 0
+      }
+      named += isNamed ? 1 : 0
+      let isHead = entry.load(as: UInt64.self) != 0 && !isNamed
       let again = try reopened(heap) { image in
         image.baseAddress!.advanced(by: (table + unit * 64).bytes).initializeMemory(
           as: UInt8.self, repeating: 0, count: 64)
@@ -132,6 +141,46 @@ final class DamageTests: XCTestCase {
         XCTAssertFalse(all.contains { $0 >= r && $0 < r + 3000 }, "unit \(unit)")
       }
     }
+    XCTAssertGreaterThan(named, 0)
+  }
+
+  /// The head of what was split off is found again by its name; the name goes when something else stands there.
+  func testARestIsFoundByItsName() throws {
+    let heap = try makeHeap(size: 256 << 10)
+    let table = try tableOffset(heap)
+    func zeroed(_ p: Offset, _ body: (PersistentHeap) throws -> Void) throws {
+      try body(
+        try reopened(heap) { image in
+          image.baseAddress!.advanced(by: (table + (p.bytes >> 10) * 64).bytes).initializeMemory(
+            as: UInt8.self, repeating: 0, count: 64)
+        })
+    }
+    let p = try heap.allocate(byteCount: 9000)
+    let rest = p + (9 << 10)
+    try zeroed(rest) { again in
+      XCTAssertEqual(again.recovery.problems, [], "a crash leaves the like")
+      XCTAssertEqual(try again.verify().problems, [])
+      XCTAssertEqual(again.statistics.freeExtentBytes, heap.statistics.freeExtentBytes)
+      XCTAssertEqual(try again.allocate(byteCount: 9000), rest)
+    }
+    let entry = heap.region.pointer(to: table + (rest.bytes >> 10) * 64)
+    let word0 = entry.load(as: UInt64.self)
+    XCTAssertNotEqual(word0, 0)
+    heap.region.store(0, at: table + (rest.bytes >> 10) * 64)
+    XCTAssertEqual(try heap.verify().problems.map(\.kind), [.extentHead], "nothing is on its way here")
+    heap.region.store(word0, at: table + (rest.bytes >> 10) * 64)
+    let q = try heap.allocate(byteCount: 9000)
+    XCTAssertEqual(q, rest)
+    // What follows is free, and reached beyond the damage alone.
+    let damage = [HeapProblem.Kind.extentHead, .suspectExtent]
+    try zeroed(q) { again in
+      XCTAssertEqual(again.recovery.problems.map(\.kind), damage, "what was taken is not free")
+      XCTAssertEqual(again.recovery.problems.first?.offset, q)
+    }
+    // Freed, the same extent is named no more, though its length is what the name said.
+    try heap.deallocate(q)
+    try zeroed(q) { again in XCTAssertEqual(again.recovery.problems.map(\.kind), damage) }
+    XCTAssertEqual(try heap.verify().problems, [])
   }
 
   func testMarksRootsLanesAndHeaders() throws {

@@ -9,10 +9,15 @@
 //       slab: lines of a block (0–15) | 0 | generation (32–63)
 //   2   object: bytes asked for; slab: 0
 //   3   slab: high-water mark (0–31) | check over mark, generation, offset, UUID (32–63)
-//  4–7  zero
+//   4   object: the rest that was split off behind it: length in units (0–27) | 0 | check over it, the object's
+//         length, the offset, the UUID (32–63); 0 once that rest is anything else
+//  5–7  zero
 //
 // A valid head inside a free extent is a free one that ends within it (left by coalescing, which happens in
-// DRAM only); inside a used extent there is none.
+// DRAM only, or by a split that a crash cut short); inside a used extent there is none that lasts.
+//
+// Word 4 lets an object and the head of the rest behind it reach the medium in either order: where word 0 of the next
+// head is zero, a free extent of that length stands there.
 
 import CNVM
 import NVMRegion
@@ -60,6 +65,13 @@ struct HeaderCheck: Sendable {
   func isValidExtent(_ word0: UInt64, at offset: UInt64, _ word1: UInt64, _ word2: UInt64) -> Bool {
     ExtentEntry.kind(word0) != nil && ExtentEntry.length(word0) > 0
       && extent(low: word0 & 0xFFFF_FFFF, at: offset, word1, word2) == word0
+  }
+
+  /// Word 4 of an object of `length` units at `offset`, in front of a free rest of `rest` units.
+  func rest(_ rest: Int, behind length: Int, at offset: UInt64) -> UInt64 {
+    let low = UInt64(rest)
+    let a = nvm_mix2(seed ^ offset, low | 1 << 59, UInt64(length))
+    return UInt64(nvm_fold32(nvm_mix2(a, low, offset))) << 32 | low
   }
 
   func mark(_ mark: UInt32, generation: UInt32, at offset: UInt64) -> UInt64 {

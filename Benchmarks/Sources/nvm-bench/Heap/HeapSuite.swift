@@ -37,6 +37,8 @@ struct HeapRound {
   /// Objects of the bulk workloads; the others are scaled by it.
   private var n: Int { options.size(1_000_000) }
   private let stretches = 8
+  /// T, the heap's default, in seconds.
+  private static let quarantine = 0.2
 
   private func contestants(slots: Int, liveBytes: Int) throws -> [any HeapContestant] {
     let region = options.regionOptions
@@ -45,13 +47,18 @@ struct HeapRound {
       if options.wants(peer: name), let made = try make() { all.append(made) }
     }
     let bytes = (1 << 30) + liveBytes * 3
+    // Peers have all of their file from the start: what is compared is allocation, not how the system hands out pages.
+    // Ours has as much as the workloads take, so that it need not grow either.
+    let size = options.media == .emulated ? (64 << 20) + liveBytes : 64 << 20
     func peer(_ name: String, _ table: UnsafePointer<bench_heap>?, batch: Int = 1, counted: Bool = false) {
       add(name) {
         PeerHeap(table!, directory: directory, bytes: bytes, slots: slots, batch: batch, counted: counted)
       }
     }
     all.append(
-      try OurHeap(directory: directory, slots: slots, limit: options.quarantineLimit, options: region))
+      try OurHeap(
+        directory: directory, slots: slots, size: size, limit: options.quarantineLimit,
+        options: region))
     peer("ideal nt", bench_heap_ideal_nt())
     if bench_has_clwb() != 0 { peer("ideal clwb", bench_heap_ideal_clwb()) }
     if options.media == .emulated {
@@ -61,14 +68,15 @@ struct HeapRound {
       peer("libpmemobj atomic, linked", bench_heap_pmemobj_place(), counted: true)
     }
     try add("\(ours), no quarantine") {
-      try OurHeap(directory: directory, slots: slots, rests: false, options: region)
+      try OurHeap(directory: directory, slots: slots, size: size, rests: false, options: region)
     }
     for (interface, name, batch) in [
       (OurHeap.Interface.place, "place", 1), (.publish, "publish", 1), (.publish, "publish ×16", 16),
       (.deferred, "deferred ×16", 16),
     ] {
       try add("\(ours) \(name)") {
-        try OurHeap(directory: directory, slots: slots, interface: interface, batch: batch, options: region)
+        try OurHeap(
+          directory: directory, slots: slots, size: size, interface: interface, batch: batch, options: region)
       }
     }
     peer("glibc", bench_heap_glibc())
@@ -112,8 +120,9 @@ struct HeapRound {
     play(.pairs("pair 64 B", size: 64, count: few), all, slots)
     play(.pairs("pair 4 KiB", size: 4096, count: few), all, slots)
     // Twice, so that the space has been used before.
-    warm(all, slots)
-    play(.allocating("allocate 64 B, warm", count: n), all, slots)
+    let warm = Trace.allocating("allocate 64 B, warm", count: n)
+    if options.wants(workload: warm.name) { self.warm(all, slots) }
+    play(warm, all, slots)
     play(.freeing("free 64 B, random order", count: n, random: &random), all, slots)
     play(
       .replacing("larson 16–512 B", live: 10_000, count: few, random: &random, isSmall: true) {
@@ -170,6 +179,7 @@ struct HeapRound {
     for c in all { _ = together(c, (0..<threads).map { shifted(trace.prepare, $0 * slots) }) }
     // Stretches end between operations.
     let operations = trace.steps.count / 2
+    var seconds: [String: Double] = [:]
     for s in 0..<stretches {
       let from = 2 * (operations * s / stretches)
       let to = s == stretches - 1 ? trace.steps.count : 2 * (operations * (s + 1) / stretches)
@@ -182,6 +192,7 @@ struct HeapRound {
         if counting { bench_pmem_count(1) }
         let (ns, counts) = together(c, lists)
         bench_pmem_count(0)
+        seconds[c.name, default: 0] += Double(ns) / 1e9
         let operations = (to - from) * threads / trace.stepsPerOperation
         var sample = Sample(ns: ns * UInt64(threads), operations: operations)
         if !c.countsApart || counting { (sample.counts, sample.counted) = (counts, operations) }
@@ -192,10 +203,21 @@ struct HeapRound {
     }
     if measuresFootprint {
       var sizes: [UInt32: UInt32] = [:]
-      for step in trace.prepare + trace.steps { sizes[step.slot] = step.size }
-      let live = sizes.values.reduce(0) { $0 + Int($1) } * threads
+      var freed = 0
+      for (i, step) in (trace.prepare + trace.steps).enumerated() {
+        if i >= trace.prepare.count, step.size == 0 { freed += Int(sizes[step.slot]!) }
+        sizes[step.slot] = step.size
+      }
+      let live = Double(sizes.values.reduce(0) { $0 + Int($1) } * threads)
       for c in all {
-        results.add(key(trace.name), c.name, extra: "footprint / live", Double(c.footprint) / Double(live))
+        results.add(key(trace.name), c.name, extra: "footprint / live", Double(c.footprint) / live)
+        guard c is OurHeap, !c.name.hasSuffix("no quarantine"), !options.cpuTime else { continue }
+        // What may rest, where everything freed does so for T.
+        let resting = Double(freed * threads) / seconds[c.name]! * Self.quarantine
+        results.add(key(trace.name), c.name, extra: "freed in T / live", resting / live)
+        results.add(
+          key(trace.name), c.name, extra: "footprint / (1.25 live + freed in T)",
+          Double(c.footprint) / (1.25 * live + resting))
       }
     }
     latency(trace, all)

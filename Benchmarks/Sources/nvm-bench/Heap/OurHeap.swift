@@ -25,11 +25,12 @@ final class OurHeap: HeapContestant {
   private let styles: Styles
 
   /// - Parameters:
+  ///   - size: of the file to begin with.
   ///   - rests: with the default quarantine; else freed blocks are used again at once.
   ///   - limit: MiB that may rest; default: the heap's.
   init(
-    directory: String, slots count: Int, interface: Interface = .plain, batch: Int = 1, rests: Bool = true,
-    placement: PlacementPolicy = .automatic, limit: Int? = nil, options: RegionOptions
+    directory: String, slots count: Int, size: Int = 64 << 20, interface: Interface = .plain, batch: Int = 1,
+    rests: Bool = true, placement: PlacementPolicy = .automatic, limit: Int? = nil, options: RegionOptions
   ) throws {
     let base =
       switch interface {
@@ -44,7 +45,7 @@ final class OurHeap: HeapContestant {
     self.batch = batch > 1 ? batch : nil
     path = directory + "/heap.\(base.filter(\.isLetter))\(batch)\(rests)\(placement)"
     unlink(path)
-    region = try PersistentRegion.create(at: path, size: 64 << 20, options: options)
+    region = try PersistentRegion.create(at: path, size: size, options: options)
     var heapOptions = HeapOptions()
     if !rests { heapOptions.quarantine = .none }
     heapOptions.placement = placement
