@@ -8,7 +8,8 @@ import NVMalloc
 struct ProtectCommand: ParsableCommand {
   static let configuration = CommandConfiguration(
     commandName: "protect",
-    abstract: "Stray-write protection: what a request costs, what a tree pays, and what is stopped, and when.")
+    abstract: "Stray-write protection: what a request costs, what a tree pays, and what is stopped, and when."
+  )
   @OptionGroup var options: Options
 
   func run() throws {
@@ -126,7 +127,8 @@ struct ProtectRun {
         let began = options.now()
         for i in timed { try t.tree.updateValue(UInt64(i), forKey: keys.key(i)) }
         let sample = Sample(
-          ns: options.now() - began, operations: timed.count, counts: Counts(t.region.threadCounters) - counts,
+          ns: options.now() - began, operations: timed.count,
+          counts: Counts(t.region.threadCounters) - counts,
           counted: timed.count)
         let after = t.region.protectionStatistics
         for i in range[timed.endIndex...] { try t.tree.updateValue(UInt64(i), forKey: keys.key(i)) }

@@ -44,7 +44,9 @@ extension TreeRound {
       let heap = try PersistentHeap.format(region)
       let tree = try DurableBTree<Key, [UInt8]>(in: heap, root: "texts")
       let value = [UInt8](repeating: 7, count: 100)
-      measure("insert, " + name, keys.count, region) { for key in keys { try tree.setValue(value, forKey: key) } }
+      measure("insert, " + name, keys.count, region) {
+        for key in keys { try tree.setValue(value, forKey: key) }
+      }
       measure("look-up, " + name, order.count, region) {
         for i in order {
           let last = try tree.withBytes(forKey: keys[i]) { span -> UInt8 in
