@@ -17,9 +17,9 @@ enum HeapFormatScenario {
     func format() throws {
       if heap == nil { heap = try PersistentHeap.format(region, options: HeapHarness.options()) }
     }
-    func hold(_ owner: UInt32) throws {
+    func hold(_ owner: UInt32, _ byteCount: Int) throws {
       guard let heap, try owners()?.contains(owner) == false else { return }
-      _ = try heap.allocate(byteCount: 40, owner: OwnerToken(rawValue: owner))
+      _ = try heap.allocate(byteCount: byteCount, owner: OwnerToken(rawValue: owner))
     }
     func owners() throws -> Set<UInt32>? {
       guard let heap else { return nil }
@@ -35,7 +35,33 @@ enum HeapFormatScenario {
     try region.persist(region.payloadStart, count: 16 << 10)
   }
 
-  static func make() -> Scenario {
+  /// Writes something where the entry of the rest will be that the first object of ``largeSize`` bytes leaves: what that
+  /// object's entry says of the rest counts only where formatting has made this one zero.
+  private static func soilRest(_ region: PersistentRegion) throws {
+    try PersistentHeap.format(region, options: HeapHarness.options()).close()
+    let table = HeapRepairScenario.tableOffset(region)
+    var unit = 0
+    // Behind the system's extent and the table the only free one begins.
+    while region.load(table + unit * 64) & 15 != 1 {
+      unit += Int(region.load(table + unit * 64) >> 4 & 0xFFF_FFFF)
+    }
+    let rest = unit + (largeSize >> HeapGeometry.tiny.unitShift) + 1
+    region.fill(region.payloadStart, count: 16 << 10)
+    region.fill(table + rest * 64, count: 64, with: 0xA5)
+    try region.persist(region.payloadStart, count: 16 << 10)
+  }
+  private static let largeSize = 9000
+
+  static var all: [AnyScenario] {
+    [
+      AnyScenario(make("heap-format-alone", holding: 40, soil)),
+      AnyScenario(make("heap-format-large", holding: largeSize, soilRest)),
+    ]
+  }
+
+  private static func make(
+    _ name: String, holding byteCount: Int, _ soil: @escaping @Sendable (PersistentRegion) throws -> Void
+  ) -> Scenario {
     func format() -> Scenario.Operation {
       Scenario.Operation("format") {
         try $0.format()
@@ -45,13 +71,13 @@ enum HeapFormatScenario {
     }
     func hold(_ owner: UInt32) -> Scenario.Operation {
       Scenario.Operation("allocate") {
-        try $0.hold(owner)
+        try $0.hold(owner, byteCount)
       } model: {
         $0?.insert(owner)
       }
     }
     var scenario = Scenario(
-      "heap-format-alone",
+      name,
       create: { region in
         try soil(region)
         return Place(region)

@@ -8,7 +8,7 @@ package enum HeapScenarios {
 
   package static func all(seed: UInt64) -> [AnyScenario] {
     [
-      AnyScenario(format()), AnyScenario(HeapFormatScenario.make()), AnyScenario(HeapRepairScenario.make()),
+      AnyScenario(format()), AnyScenario(HeapRepairScenario.make()),
       AnyScenario(blocks()),
       AnyScenario(moves()), AnyScenario(cells()),
       AnyScenario(publications()), AnyScenario(slabs()),
@@ -19,7 +19,7 @@ package enum HeapScenarios {
       AnyScenario(random(seed: seed), isSeeded: true), AnyScenario(twoThreads(seed: seed)),
       AnyScenario(twoShares(seed: seed)),
       AnyScenario(handover()),
-    ] + HeapRestScenarios.all + HeapInterruptions.all
+    ] + HeapFormatScenario.all + HeapRestScenarios.all + HeapInterruptions.all
   }
 
   static func scenario(_ name: String, _ operations: [Operation], shares: Int = 1) -> Scenario {
