@@ -95,8 +95,9 @@ extension MutationGate {
     + "the same line later, or makes it the inside of an extent whose head is ordered first."
 
   private static let oldTable =
-    "Entries between heads are never read (heads are read by stepping), and each entry that becomes a head is "
-    + "written and flushed. What stood there before would have to pass a check keyed with this region's UUID."
+    "A table comes to space that growth has just added: zero on the medium, but for the heads that a growth left which was "
+    + "interrupted. The next one writes its own there, unless it is of another size: only then, with an object that ends at "
+    + "the old head and one more crash, is the flush needed. No scenario has all of that."
 
   private static let treeExcuses: [Excuse] = [
     Excuse(
