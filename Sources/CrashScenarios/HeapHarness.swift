@@ -208,6 +208,14 @@ package final class HeapHarness: @unchecked Sendable {
     owners.withLock { $0[owner] = at }
   }
 
+  /// The same, made durable by a step that changes nothing.
+  func holdByEmptyStep(_ owner: UInt32, _ size: Int) throws {
+    guard owners.withLock({ $0[owner] }) == nil else { return }
+    let at = try heap.allocate(byteCount: size, owner: OwnerToken(rawValue: owner), durability: .deferred)
+    try heap.publish { _ in }
+    owners.withLock { $0[owner] = at }
+  }
+
   func release(_ owner: UInt32) throws {
     guard let at = owners.withLock({ $0[owner] }) else { return }
     try heap.deallocate(at)

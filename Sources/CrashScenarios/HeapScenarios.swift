@@ -60,6 +60,13 @@ package enum HeapScenarios {
       if $0.held[owner] == nil { $0.held[owner] = size }
     }
   }
+  static func holdByEmptyStep(_ owner: UInt32, _ size: Int) -> Operation {
+    Operation("allocate, publish nothing") {
+      try $0.holdByEmptyStep(owner, size)
+    } model: {
+      if $0.held[owner] == nil { $0.held[owner] = size }
+    }
+  }
   static func release(_ owner: UInt32) -> Operation {
     Operation("deallocate") {
       try $0.release(owner)
@@ -159,7 +166,7 @@ package enum HeapScenarios {
       "heap-publish",
       [
         change([(0, 20, 1), (1, 30, 2), (2, 130, 3)], emptied: []), change([(3, 20, 4)], emptied: [0, 1]),
-        change([(0, 500, 5), (2, 8, 6)], emptied: [3]), change([], emptied: [0, 2]),
+        change([(0, 500, 5), (2, 8, 6)], emptied: [3]), change([], emptied: [0, 2]), holdByEmptyStep(1, 30),
       ])
   }
 
