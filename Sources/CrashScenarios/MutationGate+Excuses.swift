@@ -101,7 +101,7 @@ extension MutationGate {
 
   private static let treeExcuses: [Excuse] = [
     Excuse(
-      kind: .flushBeforeStore, file: "TreeEngine+Nodes.swift", function: "TreeEngine.writeLeaf<A>(_:)",
+      kind: .flushBeforeStore, file: "TreeEngine+Nodes.swift", function: "TreeEngine.writeLeaf(_:)",
       index: 1,
       reason:
         "The store that misses the flush is the tree number at the end of the leaf, which nothing reads: "

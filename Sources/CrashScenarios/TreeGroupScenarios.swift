@@ -11,7 +11,8 @@ enum TreeGroupScenarios {
   static var all: [AnyScenario] {
     [
       AnyScenario(words), AnyScenario(wideLeaf), AnyScenario(readers), AnyScenario(records),
-      AnyScenario(interruptedReads), AnyScenario(interruptedWrites), AnyScenario(threeThreads),
+      AnyScenario(interruptedReads), AnyScenario(interruptedWrites), AnyScenario(sharedGroup),
+      AnyScenario(threeThreads),
     ]
   }
 
@@ -229,6 +230,22 @@ enum TreeGroupScenarios {
           }
         return (first, second, Int(i / 2 % 3))
       })
+  }
+
+  /// Both change leaves under the same group, and the second waits for it while the first is about to fence.
+  private static var sharedGroup: Scenario {
+    func put(_ key: UInt64, _ value: UInt64) -> Operation {
+      Operation("put under the shared group") { subject in
+        let old = try subject.tree.updateValue(value, forKey: key, in: subject.group)
+        try subject.group.wait()
+        return old
+      } model: {
+        $0.updateValue(value, forKey: key)
+      }
+    }
+    return interrupted(
+      "tree-group-shared",
+      (0..<12 as Range<UInt64>).map { i in (put(20 * i + 13, i), put(20 * i + 113, 100 + i), Int(i % 3)) })
   }
 
   private static func interrupted(_ name: String, _ pairs: [(Operation, Operation, Int)]) -> Scenario {

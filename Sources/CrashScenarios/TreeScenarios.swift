@@ -221,6 +221,8 @@ enum TreeScenarios {
 final class TreeSubject<Key: DurableKey & Hashable, Value: DurableValue & Equatable>: Sendable {
   let heap: PersistentHeap
   let tree: DurableBTree<Key, Value>
+  /// A group for changes of several threads.
+  let group: PersistGroup
 
   private static func options(_ leafCapacity: Int) -> TreeOptions {
     TreeOptions(leafCapacity: leafCapacity, innerCapacity: 3, extentBytes: 4 << 10)
@@ -232,6 +234,7 @@ final class TreeSubject<Key: DurableKey & Hashable, Value: DurableValue & Equata
     options.quarantine = .none
     heap = try PersistentHeap.format(region, options: options)
     tree = try DurableBTree(in: heap, root: "tree", options: Self.options(leafCapacity))
+    group = region.makePersistGroup()
   }
 
   init(opening region: PersistentRegion, _ leafCapacity: Int) throws {
@@ -239,6 +242,7 @@ final class TreeSubject<Key: DurableKey & Hashable, Value: DurableValue & Equata
     options.quarantine = .none
     heap = try PersistentHeap.open(region, options: options)
     tree = try DurableBTree(in: heap, root: "tree", options: Self.options(leafCapacity))
+    group = region.makePersistGroup()
     if tree.recovery.isSealed { throw TreeFault("the tree is sealed: \(tree.recovery.damage)") }
   }
 
