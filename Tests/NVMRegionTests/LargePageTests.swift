@@ -11,6 +11,7 @@ final class LargePageTests: RegionTestCase {
 
   override func setUpWithError() throws {
     try super.setUpWithError()
+    try XCTSkipIf(getenv("NVM_PROTECTION") != nil, "A protected region gets no large pages.")
     guard let page = nvm_map_large_page(Self.window) else {
       throw XCTSkip("the system gives no large pages")
     }

@@ -1,3 +1,4 @@
+import Glibc
 import CrashScenarios
 import NVMTesting
 import XCTest
@@ -32,6 +33,9 @@ final class ExampleStackTests: XCTestCase {
   }
 
   func testMissingFlush() throws {
+    try XCTSkipIf(
+      getenv("NVM_PROTECTION") != nil, "Stores are named by who calls the medium, and there it is the guard."
+    )
     let found = try violation(.missingFlush)
     // Shrunk to one line of the node, and the report says whose it is.
     XCTAssertEqual(Set(found.losses.map(\.offset)).count, 1, found.description)
