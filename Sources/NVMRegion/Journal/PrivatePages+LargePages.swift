@@ -99,17 +99,18 @@ extension PrivatePages {
       else { return }
       // As the mapping that it becomes a part of.
       if PersistentRegion.isLargeFile(size) { madvise(small, Self.windowSize, MADV_RANDOM) }
-      shrink(window, base, buffer, to: small, home)
       // Else it is a part of the region now.
-      if isLarge[window] { munmap(small, Self.windowSize) }
+      if !shrink(window, base, buffer, to: small, home) { munmap(small, Self.windowSize) }
     }
   }
 
   /// - Parameter file: the bytes that the file has, `small`: a private mapping of it.
+  /// - Returns: whether `small` is gone: it, or a copy of it, stands in the window's place.
   private func shrink(
     _ window: Int, _ base: UnsafeMutableRawPointer, _ file: UnsafeMutableRawBufferPointer,
     to small: UnsafeMutableRawPointer, _ home: UInt64
-  ) {
+  ) -> Bool {
+    var isGone = false
     let target = base + window * Self.windowSize
     let pages = window * Self.windowPages..<(window + 1) * Self.windowPages
     holdingOffWriters(pages) {
@@ -120,11 +121,15 @@ extension PrivatePages {
         given[i] = isSame && isHome(pages.lowerBound + i, home)
         if !given[i] { (small + at).copyMemory(from: target + at, byteCount: Self.pageSize) }
       }
-      guard SystemCall.move(small, Self.windowSize, to: target) == 0 else { return }
+      let result = SystemCall.move(small, Self.windowSize, to: target)
+      isGone = result >= 0
+      // A copy is anonymous memory, as the large page was.
+      guard result == 0 else { return }
       isLarge[window] = false
       _ = nvm_fetch_add_relaxed(words + 136, 0 &- 1)
       for i in 0..<Self.windowPages where given[i] { didGiveBack(pages.lowerBound + i) }
     }
+    return isGone
   }
 }
 
