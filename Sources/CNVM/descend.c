@@ -49,6 +49,12 @@ static inline uint64_t child_by_heads(const char *inner, uint64_t count, uint64_
 }
 DESCEND(nvm_descend_by_heads, , child_by_heads)
 
+static uint64_t lowest_child_by_heads(const char *inner, uint64_t count, uint64_t head) {
+  return child_by_heads(inner, count, head, 1);
+}
+typedef uint64_t child_function(const char *inner, uint64_t count, uint64_t head);
+static child_function *best_child = lowest_child_by_heads;
+
 nvm_descent *nvm_best_descent = nvm_descend_by_heads;
 
 #if defined(__x86_64__)
@@ -77,14 +83,28 @@ WIDE __attribute__((always_inline)) static inline uint64_t child_by_guide(const 
 }
 DESCEND(descend_by_guide, WIDE static, child_by_guide)
 
+WIDE static uint64_t any_child_by_guide(const char *inner, uint64_t count, uint64_t head) {
+  return child_by_guide(inner, count, head, 0);
+}
+
 __attribute__((constructor)) static void nvm_choose_descent(void) {
   __builtin_cpu_init();  // this runs in a constructor
   if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512bw") &&
       __builtin_cpu_supports("avx512vl")) {
     nvm_best_descent = descend_by_guide;
+    best_child = any_child_by_guide;
   }
 }
 #endif
+
+uint64_t nvm_inner_child(const void *inner, uint64_t head) {
+  const char *node = (const char *)inner;
+  for (int i = 0; i < 5; i++) nvm_prefetch(node + NVM_INNER_CHILDREN + 64 * i);
+  uint64_t count = nvm_load_acquire(node + NVM_INNER_COUNT);
+  if (count > NVM_INNER_CAPACITY) count = NVM_INNER_CAPACITY;
+  const uint64_t child = best_child(node, count, head);
+  return child < count ? child : count;
+}
 
 void nvm_inner_guide(void *inner) {
   char *node = (char *)inner;

@@ -76,12 +76,13 @@ struct InnerNode {
 
   /// How many separators are ≤ the key: the child to follow.
   @inline(__always) func childIndex(for key: SearchKey) -> Int {
-    if key.bytes != nil, case let prefix = prefixLength, prefix > 0 {
+    guard key.bytes != nil else { return Int(nvm_inner_child(base, key.head)) }
+    if case let prefix = prefixLength, prefix > 0 {
       return childIndex(for: key, prefix: prefix, orEqual: true)
     }
     let n = count
     let upper = upperBound(key.head, n)
-    guard key.bytes != nil, upper > 0, head(upper &- 1) == key.head else { return upper }
+    guard upper > 0, head(upper &- 1) == key.head else { return upper }
     return tieBreak(key, lowerBound(key.head, upper), upper, true)
   }
 

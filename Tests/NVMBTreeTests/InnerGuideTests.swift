@@ -33,6 +33,7 @@ final class InnerGuideTests: XCTestCase {
       XCTAssertEqual(best.leaf, UInt64(wanted), "\(context): \(key) among \(heads)")
       XCTAssertEqual(plain.leaf, UInt64(wanted), "\(context): \(key) among \(heads)")
       XCTAssertEqual(best.version, 0)
+      XCTAssertEqual(nvm_inner_child(memory + InnerNode.size, key), UInt64(wanted), "\(context): \(key)")
     }
   }
 

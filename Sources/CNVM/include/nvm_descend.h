@@ -55,6 +55,9 @@ static inline struct nvm_place nvm_descend(const void *root, const void *nodes, 
 // fetch ten lines of heads in the place of three, and a tree's lowest nodes would take twice the cache.
 void nvm_inner_guide(void *inner);
 
+// How many separators of a node are <= a key that is a word: the child to follow. One look, as each step of nvm_descend.
+uint64_t nvm_inner_child(const void *inner, uint64_t head);
+
 // Puts a separator in place i and a child in place i + 1 of an inner node whose keys are words and which is locked.
 // `count` separators are there, fewer than NVM_INNER_CAPACITY.
 void nvm_inner_insert(void *inner, int count, int i, uint64_t head, uint32_t child);
