@@ -61,19 +61,6 @@ int nvm_map_fixed_sync(void *at, size_t length, int fd, uint64_t off) {
   return p == MAP_FAILED ? -errno : 0;
 }
 
-int nvm_move_mapping(void *from, size_t length, void *to) {
-  if (mremap(from, length, length, MREMAP_MAYMOVE | MREMAP_FIXED, to) != MAP_FAILED) return 0;
-  int error = errno;
-  // The kernel refuses before it does anything, but for a want of memory in the middle, which leaves a hole.
-  unsigned char resident;
-  if (mincore(to, 4096, &resident) == 0 || errno != ENOMEM) return -error;
-  int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED;
-  if (mmap(to, length, PROT_READ | PROT_WRITE, flags, -1, 0) == MAP_FAILED) return -error;
-  memcpy(to, from, length);
-  munmap(from, length);
-  return 1;
-}
-
 void *nvm_map_large_page(size_t size) {
   char *p = mmap(NULL, 2 * size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (p == MAP_FAILED) return NULL;

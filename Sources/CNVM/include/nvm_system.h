@@ -23,9 +23,11 @@ void nvm_start_writing(int fd, uint64_t offset, uint64_t length);
 // After it every other thread of the process sees what this one stored before, and this one sees what they stored
 // before. -errno where the kernel cannot.
 int nvm_barrier_of_all_threads(void);
-// Puts a mapping in the place of another: threads that touch that place meanwhile wait. 0, -errno (nothing was done), or
-// 1: its bytes are there in anonymous memory of small pages.
-int nvm_move_mapping(void *from, size_t length, void *to);
+// Puts a mapping in the place of another, by one step for threads that read there meanwhile: see moving.c. 0, or -errno:
+// nothing was done. The first is to be called once before. `failures`, for tests: how many attempts fail as they do for
+// want of memory in the kernel, with nothing mapped there any more.
+int nvm_prepare_moving(void);
+int nvm_move_mapping(void *from, size_t length, void *to, int failures);
 // One large page of anonymous memory, of the size of large pages, in memory already; NULL where the kernel gives none.
 void *nvm_map_large_page(size_t size);
 // Whether a range was allocated and none of it has reached the disk since. 0 also where that is not known.

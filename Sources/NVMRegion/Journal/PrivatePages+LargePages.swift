@@ -10,8 +10,9 @@ import Glibc
 //               pages not home yet copied into it                mremap: the mapping takes the window's place
 //
 // Writers of the window are held off meanwhile, as when small pages are dropped; readers are not. They find one mapping
-// or the other, with equal bytes: whoever faults in between waits for the kernel's lock on the address space. Neither
-// has anything to do with what a crash leaves, which is the journal and the file.
+// or the other, with equal bytes: whoever faults in between waits for the kernel's lock on the address space, and where
+// the kernel fails half-way, in the handler of faults until it has succeeded (moving.c). Neither has anything to do with
+// what a crash leaves, which is the journal and the file.
 //
 // In a window everything is private, so all its pages count as such, and dropping one would leave zeroes: they go
 // back together. Once the limit was reached, or more is wished for than it allows, no more windows are made.
@@ -58,7 +59,7 @@ extension PrivatePages {
   /// Moves a window into a large page. Where the system has none, no more are tried; the window stays as it is.
   func enlarge(_ window: Int, _ base: UnsafeMutableRawPointer) {
     guard makesWindows, !isInLargePage(window * Self.windowPages) else { return }
-    guard privateCount + Self.windowPages <= limit / 2 + limit / 4,
+    guard privateCount + Self.windowPages <= limit / 2 + limit / 4, nvm_prepare_moving() == 0,
       let page = SystemCall.largePage(Self.windowSize)
     else { return stopMakingWindows() }
     var isMoved = false
@@ -70,7 +71,7 @@ extension PrivatePages {
     let pages = window * Self.windowPages..<(window + 1) * Self.windowPages
     holdingOffWriters(pages) {
       page.copyMemory(from: target, byteCount: Self.windowSize)
-      guard SystemCall.move(page, Self.windowSize, to: target) >= 0 else { return stopMakingWindows() }
+      guard SystemCall.move(page, Self.windowSize, to: target) == 0 else { return stopMakingWindows() }
       isMoved = true
       if isLarge.count <= window {
         isLarge += [Bool](repeating: false, count: window + 1 - isLarge.count)
@@ -105,12 +106,12 @@ extension PrivatePages {
   }
 
   /// - Parameter file: the bytes that the file has, `small`: a private mapping of it.
-  /// - Returns: whether `small` is gone: it, or a copy of it, stands in the window's place.
+  /// - Returns: whether `small` stands in the window's place.
   private func shrink(
     _ window: Int, _ base: UnsafeMutableRawPointer, _ file: UnsafeMutableRawBufferPointer,
     to small: UnsafeMutableRawPointer, _ home: UInt64
   ) -> Bool {
-    var isGone = false
+    var isMoved = false
     let target = base + window * Self.windowSize
     let pages = window * Self.windowPages..<(window + 1) * Self.windowPages
     holdingOffWriters(pages) {
@@ -121,15 +122,13 @@ extension PrivatePages {
         given[i] = isSame && isHome(pages.lowerBound + i, home)
         if !given[i] { (small + at).copyMemory(from: target + at, byteCount: Self.pageSize) }
       }
-      let result = SystemCall.move(small, Self.windowSize, to: target)
-      isGone = result >= 0
-      // A copy is anonymous memory, as the large page was.
-      guard result == 0 else { return }
+      guard SystemCall.move(small, Self.windowSize, to: target) == 0 else { return }
+      isMoved = true
       isLarge[window] = false
       _ = nvm_fetch_add_relaxed(words + 136, 0 &- 1)
       for i in 0..<Self.windowPages where given[i] { didGiveBack(pages.lowerBound + i) }
     }
-    return isGone
+    return isMoved
   }
 }
 
