@@ -5,6 +5,7 @@
 #include <fcntl.h>
 #include <linux/fiemap.h>
 #include <linux/fs.h>
+#include <linux/futex.h>
 #include <linux/membarrier.h>
 #include <stdio.h>
 #include <string.h>
@@ -157,7 +158,16 @@ int nvm_barrier_of_all_threads(void) {
   return syscall(SYS_membarrier, MEMBARRIER_CMD_PRIVATE_EXPEDITED, 0, 0) == 0 ? 0 : -errno;
 }
 
-void nvm_wait_until(pthread_cond_t *condition, pthread_mutex_t *mutex, uint64_t nanoseconds) {
+static uint32_t *low_half(void *word) {
+  return (uint32_t *)word + (__BYTE_ORDER__ == __ORDER_BIG_ENDIAN__ ? 1 : 0);
+}
+
+void nvm_sleep_on(void *word, uint32_t seen, uint64_t nanoseconds) {
   struct timespec time = {.tv_sec = (time_t)(nanoseconds / 1000000000u), .tv_nsec = (long)(nanoseconds % 1000000000u)};
-  pthread_cond_clockwait(condition, mutex, CLOCK_MONOTONIC, &time);
+  syscall(SYS_futex, low_half(word), FUTEX_WAIT_BITSET_PRIVATE, seen, nanoseconds == UINT64_MAX ? NULL : &time, NULL,
+          FUTEX_BITSET_MATCH_ANY);
+}
+
+void nvm_wake_sleepers(void *word, int count) {
+  syscall(SYS_futex, low_half(word), FUTEX_WAKE_PRIVATE, count, NULL, NULL, 0);
 }

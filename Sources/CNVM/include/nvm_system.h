@@ -39,7 +39,9 @@ void nvm_advise_small_pages(int fd, uint64_t offset, uint64_t length);
 // Locks made without a call that could fail.
 static inline void nvm_make_mutex(pthread_mutex_t *m) { *m = (pthread_mutex_t)PTHREAD_MUTEX_INITIALIZER; }
 static inline void nvm_make_condition(pthread_cond_t *c) { *c = (pthread_cond_t)PTHREAD_COND_INITIALIZER; }
-// Waits until a time of CLOCK_MONOTONIC at most, in nanoseconds.
-void nvm_wait_until(pthread_cond_t *condition, pthread_mutex_t *mutex, uint64_t nanoseconds);
+// Sleeps while the low half of the word at `word` is `seen`, until woken, or until a time of CLOCK_MONOTONIC in nanoseconds
+// (UINT64_MAX: none). May return early. The second wakes at most `count` threads.
+void nvm_sleep_on(void *word, uint32_t seen, uint64_t nanoseconds);
+void nvm_wake_sleepers(void *word, int count);
 
 #endif
