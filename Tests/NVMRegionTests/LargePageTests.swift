@@ -64,10 +64,22 @@ final class LargePageTests: RegionTestCase {
     }
   }
 
+  /// No writer is at work: as many pages count as private as are noted as such.
+  private func checkCount(_ region: PersistentRegion, line: UInt = #line) {
+    let journal = region.journal!
+    let pages = journal.privatePages!
+    journal.lock()
+    defer { journal.unlock() }
+    while journal.tail.pointee.isCheckpointing || journal.tail.pointee.isEnlarging { journal.wait() }
+    let noted = (0..<region.size / 4096).count { nvm_load_relaxed(pages.position($0)) != 0 }
+    XCTAssertEqual(pages.privateCount, noted, line: line)
+  }
+
   /// What is in the file after closing is what was in memory, but for words that were never flushed.
   private func checkFile(_ region: PersistentRegion, line: UInt = #line) throws {
     let start = region.payloadStart
     for at in unflushed(region) { XCTAssertEqual(region.load(at), 77, line: line) }
+    checkCount(region, line: line)
     let words = stride(from: 0, to: payload(region), by: 56).filter { $0 % 409_600 != 4088 }
     let wanted = words.map { region.load(start + $0) }
     try region.close()
@@ -236,7 +248,8 @@ final class LargePageTests: RegionTestCase {
       XCTAssertTrue(
         SystemCall.withFault(.init(call: call, skip: 0, errno: EIO)) {
           pages.giveBackWindows(
-            region.baseAddress, size: region.size, home: .max, file: region.journal!.area.file)
+            region.baseAddress, size: region.size, home: .max, file: region.journal!.area.file,
+            locked: { $0() })
         })
       XCTAssertGreaterThanOrEqual(Self.large(region), windows - (call == .move ? 1 : 0))
       try checkFile(region)
@@ -269,7 +282,8 @@ final class LargePageTests: RegionTestCase {
         XCTAssertTrue(
           SystemCall.withFault(.init(call: .moveMidway, skip: 0, errno: 0)) {
             privatePages.giveBackWindows(
-              region.baseAddress, size: region.size, home: .max, file: region.journal!.area.file)
+              region.baseAddress, size: region.size, home: .max, file: region.journal!.area.file,
+              locked: { $0() })
           })
         XCTAssertEqual(Self.large(region), 0)
         isOver.withLock { $0 = true }

@@ -127,7 +127,11 @@ extension JournaledFileMedium {
       failure = error
     }
     if failure == nil {
-      privatePages?.giveBack(base, size: Int(nvm_load_acquire(size)), home: to, file: area.file)
+      privatePages?.giveBack(base, size: Int(nvm_load_acquire(size)), home: to, file: area.file) { body in
+        lock()
+        body()
+        unlock()
+      }
     }
     lock()
     t.pointee.isCheckpointing = false
