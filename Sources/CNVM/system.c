@@ -6,6 +6,7 @@
 #include <linux/fiemap.h>
 #include <linux/fs.h>
 #include <linux/futex.h>
+#include <linux/magic.h>
 #include <linux/membarrier.h>
 #include <stdio.h>
 #include <string.h>
@@ -14,6 +15,7 @@
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 #ifndef MAP_SHARED_VALIDATE
@@ -21,6 +23,9 @@
 #endif
 #ifndef MAP_SYNC
 #define MAP_SYNC 0x80000
+#endif
+#ifndef MADV_COLLAPSE
+#define MADV_COLLAPSE 25  // Linux 6.1
 #endif
 
 int nvm_open(const char *path, int flags, unsigned mode) {
@@ -50,11 +55,36 @@ int nvm_lock_file(int fd, int exclusive) {
   return fcntl(fd, F_OFD_SETLK, &lock) == 0 ? 0 : -errno;
 }
 
-int nvm_allocate(int fd, uint64_t offset, uint64_t length) {
+static int allocate(int fd, uint64_t offset, uint64_t length) {
   for (;;) {
     int error = posix_fallocate(fd, (off_t)offset, (off_t)length);
     if (error != EINTR) return -error;
   }
+}
+
+// Of a file in memory (tmpfs) whole large pages, as far as the system gives them; what is missing is for the caller.
+// They must be made while the file is empty there: later the kernel would allocate and copy all that is small already.
+static void allocate_large_pages(int fd, uint64_t offset, uint64_t length) {
+  const uint64_t page = 2 << 20;
+  const uint64_t first = (offset + page - 1) & ~(page - 1), end = (offset + length) & ~(page - 1);
+  struct statfs info;
+  if (first >= end || fstatfs(fd, &info) != 0 || info.f_type != TMPFS_MAGIC) return;
+  size_t size = (size_t)(end - first);
+  char *room = mmap(NULL, size + page, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (room == MAP_FAILED) return;
+  char *at = (char *)(((uintptr_t)room + page - 1) & ~(uintptr_t)(page - 1));
+  if (mmap(at, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, fd, (off_t)first) != MAP_FAILED) {
+    for (uint64_t i = 0; i < size; i += page) {
+      // One small page, without which the kernel takes the place for a part that was cut off; then the large one.
+      if (allocate(fd, first + i, 4096) != 0 || madvise(at + i, page, MADV_COLLAPSE) != 0) break;
+    }
+  }
+  munmap(room, size + page);
+}
+
+int nvm_allocate(int fd, uint64_t offset, uint64_t length) {
+  allocate_large_pages(fd, offset, length);
+  return allocate(fd, offset, length);
 }
 
 int nvm_map_fixed_sync(void *at, size_t length, int fd, uint64_t off) {

@@ -259,6 +259,7 @@ final class LargePageTests: RegionTestCase {
   /// The kernel may unmap a window and then lack the memory to move another mapping there. Readers wait until it has
   /// succeeded, both ways, and see the bytes that they saw before.
   func testReadersWaitWhereAMoveFailsHalfWay() throws {
+    try skipUnderThreadSanitizer()
     let region = try makeRegion(options(pages: 8 * 512), windows: 24)
     for at in unflushed(region) { region.store(77, at: at) }
     let start = region.payloadStart

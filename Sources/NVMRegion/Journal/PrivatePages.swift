@@ -32,10 +32,11 @@ final class PrivatePages: @unchecked Sendable {
   /// For each window of 2 MiB whether it lies in a large page. For the dropper alone.
   @exclusivity(unchecked) var isLarge: [Bool] = []
 
-  /// `nil` where the system has no such barrier or no room for the table, or the limit is the largest number: then
-  /// pages stay.
+  /// `nil` where the system has no such barrier, no room for the table, or pages of another size (to drop a part of one
+  /// drops all of it), or the limit is the largest number: then pages stay.
   init?(capacity: Int, limit: Int?) {
-    guard limit != .max, nvm_barrier_of_all_threads() == 0 else { return nil }
+    guard limit != .max, sysconf(Int32(_SC_PAGESIZE)) == Self.pageSize, nvm_barrier_of_all_threads() == 0
+    else { return nil }
     count = capacity / Self.pageSize + 1
     let table = mmap(
       nil, count * 8, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0)
