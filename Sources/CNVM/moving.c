@@ -1,14 +1,14 @@
 // A mapping takes the place of another while readers are in it.
 //
-// The kernel takes away what stands in the place before it moves. If it then lacks the memory for a note of its own
-// (ENOMEM from the middle of mremap; every other refusal comes before), nothing is mapped there any more. So nobody may
-// see the hole, and nobody else may get the address:
+// The kernel takes away what stands in the place before it moves. If it then lacks the memory for a note of its
+// own (ENOMEM from the middle of mremap; every other refusal comes before), nothing is mapped there any more. So
+// nobody may see the hole, and nobody else may get the address:
 //
 //     move ──failed──▶ hole ──cover (no access)──▶ pause ──▶ move again …         until it succeeds
 //                       └──────── readers fault, and wait in the handler ─────────┘
 //
-// The handler is the one of the guard (guard_fault.c): threads that fault in a place where a move is being mended wait,
-// and try again. What they do not survive: SIGSEGV blocked, or a handler installed later that does not hand on.
+// The handler is the one of the guard (guard_fault.c): threads that fault in a place where a move is being mended
+// wait, and try again. What they do not survive: SIGSEGV blocked, or a handler installed later that does not hand on.
 #define _GNU_SOURCE
 #include <errno.h>
 #include <sched.h>
@@ -27,7 +27,7 @@
 
 enum { PLACES = 32, ATTEMPTS = 1000 };
 
-// Where moves are under way; one that had to be mended stays known: who faulted there may come to the handler late.
+// Where moves are under way; one that had to be mended stays known: who faulted may come to the handler late.
 enum state { FREE, CLAIMED, MOVING, MENDED };
 static struct place {
   _Atomic int state;
@@ -70,7 +70,7 @@ bool guard_waited_for_move(uintptr_t address) {
     for (; atomic_load(&p->state) == MOVING && covers(p, address); has_waited = true) pause_for(100000);
     if (has_waited) return true;
   }
-  // It was mended before this thread came here; or the place has been unmapped since, and trying again has an end.
+  // It was mended before this thread came here; or the place was unmapped later on, and trying again has an end.
   static _Thread_local uintptr_t last;
   static _Thread_local int attempts;
   for (unsigned i = 0; i < PLACES; i++) {
@@ -88,7 +88,7 @@ void guard_forget_moves(void) {
 
 int nvm_prepare_moving(void) { return guard_install_handler(); }
 
-// (Without the library's functions, behind which a sanitizer would forget what it knows of the place: its bytes come back.)
+// (Not by the library's functions, behind which a sanitizer would forget what it knows of the place.)
 // 0 where nobody else stands in the hole.
 static int cover(void *to, size_t length) {
   int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE;
@@ -119,7 +119,8 @@ int nvm_move_mapping(void *from, size_t length, void *to, int failures) {
       int refusal = cover(to, length);
       if (refusal == EEXIST) {
         // Another thread was given the address in between, and readers would take its bytes for the store's.
-        static const char message[] = "\nswift-nvm: a part of an open store's memory was given to somebody else\n";
+        static const char message[] =
+            "\nswift-nvm: a part of an open store's memory was given to somebody else\n";
         (void)!write(STDERR_FILENO, message, sizeof message - 1);
         abort();
       }
