@@ -200,6 +200,10 @@ int nvm_barrier_of_all_threads(void) {
   return syscall(SYS_membarrier, MEMBARRIER_CMD_PRIVATE_EXPEDITED, 0, 0) == 0 ? 0 : -errno;
 }
 
+void nvm_make_short_mutex(pthread_mutex_t *m) {
+  *m = (pthread_mutex_t)PTHREAD_ADAPTIVE_MUTEX_INITIALIZER_NP;
+}
+
 void nvm_wait_until(pthread_cond_t *condition, pthread_mutex_t *mutex, uint64_t nanoseconds) {
   struct timespec time = {.tv_sec = (time_t)(nanoseconds / 1000000000u), .tv_nsec = (long)(nanoseconds % 1000000000u)};
   pthread_cond_clockwait(condition, mutex, CLOCK_MONOTONIC, &time);
