@@ -65,6 +65,7 @@ static void in_child(void) {
   pthread_mutex_unlock(&registry);
   // Their threads are not here.
   atomic_store(&in_handler, 0);
+  guard_forget_moves();
   guard_keys_forked();
 }
 
@@ -243,6 +244,11 @@ static bool is_asked(struct guard *g, uintptr_t address, void *context) {
 
 static void on_fault(int number, siginfo_t *info, void *context) {
   int error = errno;
+  if ((info->si_code == SEGV_MAPERR || info->si_code == SEGV_ACCERR) &&
+      guard_waited_for_move((uintptr_t)info->si_addr)) {
+    errno = error;
+    return;
+  }
   atomic_fetch_add(&in_handler, 1);
   if (describing.guard) {
     // The describer has met something unreadable.

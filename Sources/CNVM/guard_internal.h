@@ -89,6 +89,10 @@ static inline uint64_t guard_mapped_granules(struct guard *g) {
 
 // guard_fault.c: the handler and what it knows.
 int guard_install_handler(void);
+// In the handler: whether the address lies where a mapping was being replaced; then that is over.
+bool guard_waited_for_move(uintptr_t address);
+// In a forked child, which has none of the threads that moved.
+void guard_forget_moves(void);
 int guard_register(struct guard *g);
 void guard_unregister(struct guard *g);
 // Returns when no thread that was in the handler is still there.

@@ -22,21 +22,21 @@ static int have_hw(void) {
   __builtin_cpu_init();  // this runs in a constructor
   return __builtin_cpu_supports("sse4.2");
 }
-#elif defined(__aarch64__) && defined(__ARM_FEATURE_CRC32)
-#include <arm_acle.h>
+#elif defined(__aarch64__) && defined(__linux__)
+#include <sys/auxv.h>
 
-static uint32_t crc_hw(uint32_t crc, const unsigned char *p, size_t n) {
+__attribute__((target("crc"))) static uint32_t crc_hw(uint32_t crc, const unsigned char *p, size_t n) {
   while (n >= 8) {
     uint64_t w;
     memcpy(&w, p, 8);
-    crc = __crc32cd(crc, w);
+    crc = __builtin_arm_crc32cd(crc, w);
     p += 8;
     n -= 8;
   }
-  while (n--) crc = __crc32cb(crc, *p++);
+  while (n--) crc = __builtin_arm_crc32cb(crc, *p++);
   return crc;
 }
-static int have_hw(void) { return 1; }
+static int have_hw(void) { return (getauxval(AT_HWCAP) & (1ul << 7)) != 0; }  // HWCAP_CRC32
 #else
 static uint32_t crc_hw(uint32_t crc, const unsigned char *p, size_t n) {
   (void)p;

@@ -5,6 +5,7 @@
 #include <fcntl.h>
 #include <linux/fiemap.h>
 #include <linux/fs.h>
+#include <linux/futex.h>
 #include <linux/magic.h>
 #include <linux/membarrier.h>
 #include <stdio.h>
@@ -89,19 +90,6 @@ int nvm_allocate(int fd, uint64_t offset, uint64_t length) {
 int nvm_map_fixed_sync(void *at, size_t length, int fd, uint64_t off) {
   void *p = mmap(at, length, PROT_READ | PROT_WRITE, MAP_SHARED_VALIDATE | MAP_SYNC | MAP_FIXED, fd, (off_t)off);
   return p == MAP_FAILED ? -errno : 0;
-}
-
-int nvm_move_mapping(void *from, size_t length, void *to) {
-  if (mremap(from, length, length, MREMAP_MAYMOVE | MREMAP_FIXED, to) != MAP_FAILED) return 0;
-  int error = errno;
-  // The kernel refuses before it does anything, but for a want of memory in the middle, which leaves a hole.
-  unsigned char resident;
-  if (mincore(to, 4096, &resident) == 0 || errno != ENOMEM) return -error;
-  int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED;
-  if (mmap(to, length, PROT_READ | PROT_WRITE, flags, -1, 0) == MAP_FAILED) return -error;
-  memcpy(to, from, length);
-  munmap(from, length);
-  return 1;
 }
 
 void *nvm_map_large_page(size_t size) {
@@ -204,7 +192,16 @@ void nvm_make_short_mutex(pthread_mutex_t *m) {
   *m = (pthread_mutex_t)PTHREAD_ADAPTIVE_MUTEX_INITIALIZER_NP;
 }
 
-void nvm_wait_until(pthread_cond_t *condition, pthread_mutex_t *mutex, uint64_t nanoseconds) {
+static uint32_t *low_half(void *word) {
+  return (uint32_t *)word + (__BYTE_ORDER__ == __ORDER_BIG_ENDIAN__ ? 1 : 0);
+}
+
+void nvm_sleep_on(void *word, uint32_t seen, uint64_t nanoseconds) {
   struct timespec time = {.tv_sec = (time_t)(nanoseconds / 1000000000u), .tv_nsec = (long)(nanoseconds % 1000000000u)};
-  pthread_cond_clockwait(condition, mutex, CLOCK_MONOTONIC, &time);
+  syscall(SYS_futex, low_half(word), FUTEX_WAIT_BITSET_PRIVATE, seen, nanoseconds == UINT64_MAX ? NULL : &time, NULL,
+          FUTEX_BITSET_MATCH_ANY);
+}
+
+void nvm_wake_sleepers(void *word, int count) {
+  syscall(SYS_futex, low_half(word), FUTEX_WAKE_PRIVATE, count, NULL, NULL, 0);
 }

@@ -1,14 +1,18 @@
 import CNVM
 import Glibc
 
-/// An inner node: DRAM only, 1 KiB, rebuilt from the leaves at open.
+/// An inner node: DRAM only, 1,280 bytes, rebuilt from the leaves at open.
 ///
 ///     0    8  version: bit 0 set while a structure change is under way
 ///     8    8  number of separators
 ///    16   32  separator heads 15, 31, 47 and 63 once more: which lines to look at, for those that have time to wait
 ///    48   16  length of the separators' common prefix, and the head they share: see InnerNode+Prefix.swift
-///    64  640  80 separator heads, the last 80 - number of them all ones: a search compares all 80 and branches on none
-///   704  320  80 children (node numbers; leaf numbers in the lowest level)
+///    64  160  the guide: 16 bits of each head, by which a descent finds its child (`nvm_inner_guide`)
+///   224   16  the head that the guide counts from, and how many low bits it drops
+///   256  320  80 children (node numbers; leaf numbers in the lowest level)
+///   576  640  80 separator heads, the last 80 - number of them all ones: a search compares all 80 and branches on none
+///
+/// A descent looks at the nine lines before the heads, and at those only when the guide does not tell.
 ///
 /// Child i holds the keys k with separator[i-1] ≤ k < separator[i]. A separator longer than 7 bytes has its
 /// full bytes behind a pointer in the `tails` half (a length word, then the bytes), touched only when heads
@@ -17,7 +21,7 @@ import Glibc
 /// Readers are optimistic: they read without a lock and check the version afterwards. All words are read by
 /// atomic loads; a count is clamped, so that a torn view cannot lead out of the node.
 struct InnerNode {
-  static let size = 1 << Int(NVM_INNER_SHIFT)
+  static let size = Int(NVM_INNER_SIZE)
   static let capacity = Int(NVM_INNER_CAPACITY)
   static let slots = Int(NVM_SEARCH_WORDS)
   private static let pivots = Int(NVM_INNER_PIVOTS)
@@ -72,12 +76,13 @@ struct InnerNode {
 
   /// How many separators are ≤ the key: the child to follow.
   @inline(__always) func childIndex(for key: SearchKey) -> Int {
-    if key.bytes != nil, case let prefix = prefixLength, prefix > 0 {
+    guard key.bytes != nil else { return Int(nvm_inner_child(base, key.head)) }
+    if case let prefix = prefixLength, prefix > 0 {
       return childIndex(for: key, prefix: prefix, orEqual: true)
     }
     let n = count
     let upper = upperBound(key.head, n)
-    guard key.bytes != nil, upper > 0, head(upper &- 1) == key.head else { return upper }
+    guard upper > 0, head(upper &- 1) == key.head else { return upper }
     return tieBreak(key, lowerBound(key.head, upper), upper, true)
   }
 
@@ -165,7 +170,10 @@ struct InnerNode {
     // The odd version is seen before any change.
     nvm_seqcst_fence()
   }
-  func unlock() { nvm_store_release(version, (nvm_load_relaxed(version) | 1) &+ 1) }
+  func unlock() {
+    nvm_inner_guide(base)
+    nvm_store_release(version, (nvm_load_relaxed(version) | 1) &+ 1)
+  }
 
   /// Inserts a separator at `i` and the child behind it.
   func insert(

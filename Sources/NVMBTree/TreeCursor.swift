@@ -38,7 +38,33 @@ public import NVMRegion
     isReverse = reverse
     limit = OwnedBound(reverse ? lower : upper)
     resume = OwnedBound(reverse ? upper : lower)
-    entries = .allocate(capacity: 2 * Int(NVM_SLOTS_MAX))
+    entries = .allocate(capacity: 2 * Int(NVM_SLOTS_MAX) + 2)
+  }
+
+  /// Two words for the key and the value of an entry that has no record.
+  private var scratch: UnsafeMutablePointer<UInt64> { entries + 2 * Int(NVM_SLOTS_MAX) }
+
+  /// Where key and value of entry `i` lie, until the next call or ``unpin()``: a key that is a word as eight bytes,
+  /// highest first, so that bytes sort as keys do; a value that is a word lowest first. The epoch must be pinned.
+  @usableFromInline
+  func bytes(ofEntry i: Int) throws(NVMError) -> EntryBytes {
+    let head = entries[2 &* i]
+    let word = entries[2 &* i &+ 1]
+    var record: Record?
+    if let offset = engine.recordOffset(head, word) { record = try engine.checkedRecord(at: offset) }
+    scratch[0] = head.bigEndian
+    var found = EntryBytes(
+      key: UnsafeRawPointer(scratch), keyCount: engine.keysAreBytes ? KeyHead.length(head) : 8,
+      value: UnsafeRawPointer(scratch + 1), valueCount: 8)
+    if let record, engine.isLong(head) { (found.key, found.keyCount) = (record.key, record.keyLength) }
+    if let record {
+      (found.value, found.valueCount) = (record.key + record.keyLength, record.valueLength)
+    } else {
+      // Up to seven bytes above the length, first byte lowest.
+      scratch[1] = (engine.valuesAreBytes ? word &>> 8 : word).littleEndian
+      if engine.valuesAreBytes { found.valueCount = min(Int(word & 0xFF), 7) }
+    }
+    return found
   }
 
   deinit {
@@ -194,11 +220,11 @@ public import NVMRegion
     link = (position.leaf, position.version, next)
     // Keep what lies in the range.
     var start = 0
-    while start < count, !engine.isAtOrAbove(key(start), resume.bound) { start += 1 }
+    while start < count, !isAtOrAbove(start, resume.bound) { start += 1 }
     var end = count
-    if end > start, !engine.isBelow(key(end - 1), limit.bound) {
+    if end > start, isAtOrAbove(end - 1, limit.bound) {
       isFinished = true
-      while end > start, !engine.isBelow(key(end - 1), limit.bound) { end -= 1 }
+      while end > start, isAtOrAbove(end - 1, limit.bound) { end -= 1 }
     }
     if end > start { resume.set(.after(key(end - 1))) }
     keep(start, end)
@@ -221,9 +247,9 @@ public import NVMRegion
     let leaf = engine.leaf(position.leaf)
     guard copy(leaf, leaf.commit.live, position) else { return }
     var end = count
-    while end > 0, !engine.isBelow(key(end - 1), resume.bound) { end -= 1 }
+    while end > 0, isAtOrAbove(end - 1, resume.bound) { end -= 1 }
     var start = 0
-    while start < end, !engine.isAtOrAbove(key(start), limit.bound) { start += 1 }
+    while start < end, !isAtOrAbove(start, limit.bound) { start += 1 }
     if start > 0 { isFinished = true }
     if let fence { resume.set(.before(fence)) } else { isFinished = true }
     keep(start, end)
@@ -259,6 +285,17 @@ public import NVMRegion
     engine.key(entries[2 * i], entries[2 * i + 1]) ?? SearchKey(head: entries[2 * i])
   }
 
+  /// Whether entry `i` lies at or above a bound. By the heads, unless they tie: a long key is another line to wait for.
+  @inline(__always) private func isAtOrAbove(_ i: Int, _ bound: Bound) -> Bool {
+    switch bound {
+    case .before(let limit), .after(let limit):
+      let head = entries[2 &* i]
+      return head == limit.head ? engine.isAtOrAbove(key(i), bound) : head > limit.head
+    case .start: return true
+    case .end: return false
+    }
+  }
+
   private func keep(_ start: Int, _ end: Int) {
     if start > 0 { entries.update(from: entries + 2 * start, count: 2 * (end - start)) }
     count = max(0, end - start)
@@ -274,6 +311,10 @@ public import NVMRegion
     taken = position.leaf
     isDamaged = !isTrusted
     count = n
+    if engine.keysAreBytes || engine.valuesAreBytes {
+      // All of the leaf's records at once: one after the other they would cost a miss or more each.
+      for i in 0..<n { engine.prefetchRecord(entries[2 &* i], entries[2 &* i &+ 1]) }
+    }
     if engine.keysAreBytes { sortTies(n) }
     return true
   }
@@ -297,6 +338,14 @@ public import NVMRegion
     else { return false }
     return a.compare(b) > 0
   }
+}
+
+/// Where the bytes of an entry lie.
+@frozen @usableFromInline struct EntryBytes {
+  @usableFromInline var key: UnsafeRawPointer
+  @usableFromInline var keyCount: Int
+  @usableFromInline var value: UnsafeRawPointer
+  @usableFromInline var valueCount: Int
 }
 
 /// A bound whose key bytes are its own.

@@ -6,7 +6,7 @@ import Synchronization
 /// Every system call of the package goes through here, so that tests can make the n-th one fail.
 package enum SystemCall: String, CaseIterable, Sendable {
   case open, lock, allocate, map, sync, msync, link, stat, read, write, truncate, reserve, directorySync,
-    dataSync, move
+    dataSync, move, moveMidway
 
   /// A planned failure: the `skip`-th following call of a kind (all kinds where `nil`) returns `errno`.
   package struct Fault: Sendable {
@@ -157,10 +157,12 @@ package enum SystemCall: String, CaseIterable, Sendable {
     if SystemCall.map.injected() != nil { return nil }
     return nvm_map_large_page(size)
   }
-  /// Puts a mapping in the place of another. 0, -errno (nothing was done), or 1: there is a copy of it, in anonymous
-  /// memory, and it is gone. Other threads that touch the place meanwhile wait.
+  /// Puts a mapping in the place of another. 0 or -errno: nothing was done. Other threads that touch the place meanwhile
+  /// wait, also where the kernel fails half-way (`moveMidway`) and has to be asked again.
   static func move(_ from: UnsafeMutableRawPointer, _ count: Int, to: UnsafeMutableRawPointer) -> Int32 {
-    SystemCall.move.run { nvm_move_mapping(from, count, to) }
+    SystemCall.move.run {
+      nvm_move_mapping(from, count, to, SystemCall.moveMidway.injected() == nil ? 0 : 3)
+    }
   }
   static func map(_ at: UnsafeMutableRawPointer, _ count: Int, flags: Int32, _ fd: Int32, _ offset: Int)
     -> Int32

@@ -2,7 +2,6 @@ import Foundation
 import Glibc
 import NVMRegion
 import NVMalloc
-import Synchronization
 import XCTest
 
 @testable import NVMBTree
@@ -271,7 +270,7 @@ final class TreeJournalTests: XCTestCase {
 
 /// Which threads have ended.
 private final class Done: Sendable {
-  private let threads = Mutex<Set<Int>>([])
+  private let threads = Lock<Set<Int>>([])
   var all: Set<Int> { threads.withLock { $0 } }
   func insert(_ thread: Int) { threads.withLock { _ = $0.insert(thread) } }
 }

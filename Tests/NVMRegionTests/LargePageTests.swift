@@ -64,10 +64,22 @@ final class LargePageTests: RegionTestCase {
     }
   }
 
+  /// No writer is at work: as many pages count as private as are noted as such.
+  private func checkCount(_ region: PersistentRegion, line: UInt = #line) {
+    let journal = region.journal!
+    let pages = journal.privatePages!
+    journal.lock()
+    defer { journal.unlock() }
+    while journal.tail.pointee.isCheckpointing || journal.tail.pointee.isEnlarging { journal.wait() }
+    let noted = (0..<region.size / 4096).count { nvm_load_relaxed(pages.position($0)) != 0 }
+    XCTAssertEqual(pages.privateCount, noted, line: line)
+  }
+
   /// What is in the file after closing is what was in memory, but for words that were never flushed.
   private func checkFile(_ region: PersistentRegion, line: UInt = #line) throws {
     let start = region.payloadStart
     for at in unflushed(region) { XCTAssertEqual(region.load(at), 77, line: line) }
+    checkCount(region, line: line)
     let words = stride(from: 0, to: payload(region), by: 56).filter { $0 % 409_600 != 4088 }
     let wanted = words.map { region.load(start + $0) }
     try region.close()
@@ -236,11 +248,56 @@ final class LargePageTests: RegionTestCase {
       XCTAssertTrue(
         SystemCall.withFault(.init(call: call, skip: 0, errno: EIO)) {
           pages.giveBackWindows(
-            region.baseAddress, size: region.size, home: .max, file: region.journal!.area.file)
+            region.baseAddress, size: region.size, home: .max, file: region.journal!.area.file,
+            locked: { $0() })
         })
       XCTAssertGreaterThanOrEqual(Self.large(region), windows - (call == .move ? 1 : 0))
       try checkFile(region)
     }
+  }
+
+  /// The kernel may unmap a window and then lack the memory to move another mapping there. Readers wait until it has
+  /// succeeded, both ways, and see the bytes that they saw before.
+  func testReadersWaitWhereAMoveFailsHalfWay() throws {
+    try skipUnderThreadSanitizer()
+    let region = try makeRegion(options(pages: 8 * 512), windows: 24)
+    for at in unflushed(region) { region.store(77, at: at) }
+    let start = region.payloadStart
+    let pages = 3 * 512
+    for page in 0..<pages { region.store(UInt64(page) + 1, at: start + page * 4096) }
+    let isOver = Lock(false)
+    onThreads(3) { thread in
+      if thread == 0 {
+        region.useLargePages(start, count: 3 * Self.window)
+        var hits = 0
+        while region.journal!.hasOpenWishes {
+          // A window after the other.
+          if SystemCall.withFault(.init(call: .moveMidway, skip: 0, errno: 0), { usleep(3000) }) { hits += 1 }
+        }
+        XCTAssertGreaterThan(hits, 0)
+        XCTAssertGreaterThanOrEqual(Self.large(region), 3)
+        let privatePages = region.journal!.privatePages!
+        region.journal!.lock()
+        for page in 12 * 512..<20 * 512 { privatePages.note(page * 512, 1, 1) }
+        region.journal!.unlock()
+        XCTAssertTrue(
+          SystemCall.withFault(.init(call: .moveMidway, skip: 0, errno: 0)) {
+            privatePages.giveBackWindows(
+              region.baseAddress, size: region.size, home: .max, file: region.journal!.area.file,
+              locked: { $0() })
+          })
+        XCTAssertEqual(Self.large(region), 0)
+        isOver.withLock { $0 = true }
+      } else {
+        while !isOver.withLock({ $0 }) {
+          for page in 0..<pages where region.load(start + page * 4096) != UInt64(page) + 1 {
+            return XCTFail("page \(page)")
+          }
+        }
+      }
+    }
+    for at in unflushed(region) { XCTAssertEqual(region.load(at), 77) }
+    region.abandon()
   }
 
   func testForkedChildrenKeepWhatTheySaw() throws {

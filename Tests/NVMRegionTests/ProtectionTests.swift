@@ -5,6 +5,11 @@ import XCTest
 
 /// Windows, batches and their figures. What ends a process is in `StrayWriteTests`.
 final class ProtectionTests: RegionTestCase {
+  override func setUpWithError() throws {
+    try super.setUpWithError()
+    try skipUnderThreadSanitizer()
+  }
+
   private func options(_ protection: RegionProtection) -> RegionOptions {
     var options = RegionOptions(media: .emulated)
     options.protection = protection

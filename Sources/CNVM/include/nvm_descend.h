@@ -6,11 +6,14 @@
 
 // Where an inner node (NVMBTree/InnerNode.swift, which is laid out by these) has what, and where a leaf has
 // (NVMBTree/Layout/LeafLayout.swift, likewise).
-#define NVM_INNER_SHIFT 10
+#define NVM_INNER_SIZE 1280
 #define NVM_INNER_COUNT 8
 #define NVM_INNER_PIVOTS 16
-#define NVM_INNER_HEADS 64
-#define NVM_INNER_CHILDREN 704
+#define NVM_INNER_GUIDE 64
+#define NVM_INNER_BASE 224
+#define NVM_INNER_DROPPED 232
+#define NVM_INNER_CHILDREN 256
+#define NVM_INNER_HEADS 576
 #define NVM_INNER_CAPACITY 79
 #define NVM_LEAF_SHIFT 9
 #define NVM_LEAF_PRINTS 16
@@ -36,11 +39,24 @@ struct nvm_place {
 typedef struct nvm_place nvm_descent(const void *root, const char *nodes, const char *locks, const char *leaves,
                                      uint64_t head);
 extern nvm_descent *nvm_best_descent;
+// The one for processors without wide vectors.
+nvm_descent nvm_descend_by_heads;
 
 static inline struct nvm_place nvm_descend(const void *root, const void *nodes, const void *locks,
                                            const void *leaves, uint64_t head) {
   return nvm_best_descent(root, (const char *)nodes, (const char *)locks, (const char *)leaves, head);
 }
+
+// Works a node's guide out: of each head the 16 bits that tell it from the others, if any do.
+//
+//     guide[i] = (head[i] - head[0]) >> dropped        dropped: the least for which all of them have 16 bits
+//
+// A key whose 16 bits are those of no separator has its place; else the heads decide. Without a guide a search would
+// fetch ten lines of heads in the place of three, and a tree's lowest nodes would take twice the cache.
+void nvm_inner_guide(void *inner);
+
+// How many separators of a node are <= a key that is a word: the child to follow. One look, as each step of nvm_descend.
+uint64_t nvm_inner_child(const void *inner, uint64_t head);
 
 // Puts a separator in place i and a child in place i + 1 of an inner node whose keys are words and which is locked.
 // `count` separators are there, fewer than NVM_INNER_CAPACITY.

@@ -23,9 +23,11 @@ void nvm_start_writing(int fd, uint64_t offset, uint64_t length);
 // After it every other thread of the process sees what this one stored before, and this one sees what they stored
 // before. -errno where the kernel cannot.
 int nvm_barrier_of_all_threads(void);
-// Puts a mapping in the place of another: threads that touch that place meanwhile wait. 0, -errno (nothing was done), or
-// 1: its bytes are there in anonymous memory of small pages.
-int nvm_move_mapping(void *from, size_t length, void *to);
+// Puts a mapping in the place of another, by one step for threads that read there meanwhile: see moving.c. 0, or
+// -errno: nothing was done. The first is to be called once before. `failures`, for tests: how many attempts fail as
+// they do for want of memory in the kernel, with nothing mapped there any more.
+int nvm_prepare_moving(void);
+int nvm_move_mapping(void *from, size_t length, void *to, int failures);
 // One large page of anonymous memory, of the size of large pages, in memory already; NULL where the kernel gives none.
 void *nvm_map_large_page(size_t size);
 // Whether a range was allocated and none of it has reached the disk since. 0 also where that is not known.
@@ -39,7 +41,9 @@ static inline void nvm_make_mutex(pthread_mutex_t *m) { *m = (pthread_mutex_t)PT
 // One whose waiters try for a while before they sleep: for sections of a microsecond or two.
 void nvm_make_short_mutex(pthread_mutex_t *m);
 static inline void nvm_make_condition(pthread_cond_t *c) { *c = (pthread_cond_t)PTHREAD_COND_INITIALIZER; }
-// Waits until a time of CLOCK_MONOTONIC at most, in nanoseconds.
-void nvm_wait_until(pthread_cond_t *condition, pthread_mutex_t *mutex, uint64_t nanoseconds);
+// Sleeps while the low half of the word at `word` is `seen`, until woken, or until a time of CLOCK_MONOTONIC in
+// nanoseconds (UINT64_MAX: none). May return early. The second wakes at most `count` threads.
+void nvm_sleep_on(void *word, uint32_t seen, uint64_t nanoseconds);
+void nvm_wake_sleepers(void *word, int count);
 
 #endif

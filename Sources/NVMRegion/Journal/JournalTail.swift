@@ -51,9 +51,16 @@ struct JournalTail {
   var gathered: UInt64 = 0
   /// The space before it has been written once. Of the leader.
   var prepared: UInt64 = 0
-  /// How long writing a batch takes, in nanoseconds, smoothed; and when the last one was written.
+  /// How many sleep until a batch of even number is durable, and of odd number; at least.
+  var sleepers = SIMD2<Int>(0, 0)
+  /// How long writing a batch takes, in nanoseconds, smoothed; and when the last one was written, and the one before.
   var syncTime: UInt64 = 0
   var syncEnd: UInt64 = 0
+  var syncEndBefore: UInt64 = 0
+  /// How long those take to come back whose batch is durable: the last of them, of the open batch, and smoothed. In
+  /// nanoseconds; who takes longer than a sync does not count.
+  var comingBack: UInt64 = 0
+  var comeBack: UInt64 = 0
 
   private static let initialCapacity = 64 << 10
 
@@ -100,7 +107,7 @@ struct JournalTail {
 
   mutating func didSync(took time: UInt64, at end: UInt64) {
     syncTime = (3 &* syncTime &+ time) / 4
-    syncEnd = end
+    (syncEndBefore, syncEnd) = (syncEnd, end)
   }
 
   /// A batch ready to be written.
@@ -129,6 +136,8 @@ struct JournalTail {
     end = 0
     self.batch += 1
     (arrivalsBefore, arrivals, returns) = (arrivals, 0, 0)
+    comeBack = max(comingBack, comeBack - comeBack / 8)
+    comingBack = 0
     return batch
   }
 }

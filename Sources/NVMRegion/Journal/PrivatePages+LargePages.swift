@@ -10,8 +10,9 @@ import Glibc
 //               pages not home yet copied into it                mremap: the mapping takes the window's place
 //
 // Writers of the window are held off meanwhile, as when small pages are dropped; readers are not. They find one mapping
-// or the other, with equal bytes: whoever faults in between waits for the kernel's lock on the address space. Neither
-// has anything to do with what a crash leaves, which is the journal and the file.
+// or the other, with equal bytes: whoever faults in between waits for the kernel's lock on the address space, and where
+// the kernel fails half-way, in the handler of faults until it has succeeded (moving.c). Neither has anything to do with
+// what a crash leaves, which is the journal and the file.
 //
 // In a window everything is private, so all its pages count as such, and dropping one would leave zeroes: they go
 // back together. Once the limit was reached, or more is wished for than it allows, no more windows are made.
@@ -56,36 +57,51 @@ extension PrivatePages {
   // MARK: The dropper
 
   /// Moves a window into a large page. Where the system has none, no more are tried; the window stays as it is.
-  func enlarge(_ window: Int, _ base: UnsafeMutableRawPointer) {
-    guard makesWindows, !isInLargePage(window * Self.windowPages) else { return }
-    guard privateCount + Self.windowPages <= limit / 2 + limit / 4,
+  /// - Returns: whether it was moved; then ``noteWindow(_:)`` is to follow.
+  func enlarge(_ window: Int, _ base: UnsafeMutableRawPointer) -> Bool {
+    guard makesWindows, !isInLargePage(window * Self.windowPages) else { return false }
+    guard privateCount + Self.windowPages <= limit / 2 + limit / 4, nvm_prepare_moving() == 0,
       let page = SystemCall.largePage(Self.windowSize)
-    else { return stopMakingWindows() }
+    else {
+      stopMakingWindows()
+      return false
+    }
     var isMoved = false
     defer { if !isMoved { munmap(page, Self.windowSize) } }
     let target = base + window * Self.windowSize
     // What is not in memory is read before writers are held off. A file that cannot be read is no business of ours.
     let populate: Int32 = 22  // MADV_POPULATE_READ, Linux 5.14
-    guard madvise(target, Self.windowSize, populate) == 0 else { return stopMakingWindows() }
+    guard madvise(target, Self.windowSize, populate) == 0 else {
+      stopMakingWindows()
+      return false
+    }
     let pages = window * Self.windowPages..<(window + 1) * Self.windowPages
     holdingOffWriters(pages) {
       page.copyMemory(from: target, byteCount: Self.windowSize)
-      guard SystemCall.move(page, Self.windowSize, to: target) >= 0 else { return stopMakingWindows() }
+      guard SystemCall.move(page, Self.windowSize, to: target) == 0 else { return stopMakingWindows() }
       isMoved = true
       if isLarge.count <= window {
         isLarge += [Bool](repeating: false, count: window + 1 - isLarge.count)
       }
       isLarge[window] = true
       _ = nvm_fetch_add_relaxed(words + 136, 1)
-      for page in pages where nvm_compare_exchange(position(page), 0, 1) {
-        _ = nvm_fetch_add_relaxed(words + 128, 1)
-      }
+    }
+    return isMoved
+  }
+
+  /// With the journal's mutex: all pages of a window that was moved are private.
+  func noteWindow(_ window: Int) {
+    for page in window * Self.windowPages..<(window + 1) * Self.windowPages {
+      guard nvm_load_relaxed(position(page)) == 0 else { continue }
+      nvm_store_release(position(page), 1)
+      _ = nvm_fetch_add_relaxed(words + 128, 1)
     }
   }
 
   /// Gives windows back until well below the limit.
   func giveBackWindows(
-    _ base: UnsafeMutableRawPointer, size: Int, home: UInt64, file: any JournalFile
+    _ base: UnsafeMutableRawPointer, size: Int, home: UInt64, file: any JournalFile,
+    locked: (() -> Void) -> Void
   ) {
     stopMakingWindows()
     guard windowCount > 0 else { return }
@@ -100,36 +116,38 @@ extension PrivatePages {
       // As the mapping that it becomes a part of.
       if PersistentRegion.isLargeFile(size) { madvise(small, Self.windowSize, MADV_RANDOM) }
       // Else it is a part of the region now.
-      if !shrink(window, base, buffer, to: small, home) { munmap(small, Self.windowSize) }
+      if !shrink(window, base, buffer, to: small, home, locked) { munmap(small, Self.windowSize) }
     }
   }
 
   /// - Parameter file: the bytes that the file has, `small`: a private mapping of it.
-  /// - Returns: whether `small` is gone: it, or a copy of it, stands in the window's place.
+  /// - Returns: whether `small` stands in the window's place.
   private func shrink(
     _ window: Int, _ base: UnsafeMutableRawPointer, _ file: UnsafeMutableRawBufferPointer,
-    to small: UnsafeMutableRawPointer, _ home: UInt64
+    to small: UnsafeMutableRawPointer, _ home: UInt64, _ locked: (() -> Void) -> Void
   ) -> Bool {
-    var isGone = false
+    var isMoved = false
     let target = base + window * Self.windowSize
     let pages = window * Self.windowPages..<(window + 1) * Self.windowPages
+    // The positions of those that are the file's from here on, else 0.
+    var given = [UInt64](repeating: 0, count: Self.windowPages)
     holdingOffWriters(pages) {
-      var given = [Bool](repeating: false, count: Self.windowPages)
       for i in 0..<Self.windowPages {
         let at = i * Self.pageSize
-        let isSame = memcmp(target + at, file.baseAddress! + at, Self.pageSize) == 0
-        given[i] = isSame && isHome(pages.lowerBound + i, home)
-        if !given[i] { (small + at).copyMemory(from: target + at, byteCount: Self.pageSize) }
+        let last = nvm_load_acquire(position(pages.lowerBound + i))
+        if last <= home, memcmp(target + at, file.baseAddress! + at, Self.pageSize) == 0 { given[i] = last }
+        if given[i] == 0 { (small + at).copyMemory(from: target + at, byteCount: Self.pageSize) }
       }
-      let result = SystemCall.move(small, Self.windowSize, to: target)
-      isGone = result >= 0
-      // A copy is anonymous memory, as the large page was.
-      guard result == 0 else { return }
+      guard SystemCall.move(small, Self.windowSize, to: target) == 0 else { return }
+      isMoved = true
       isLarge[window] = false
       _ = nvm_fetch_add_relaxed(words + 136, 0 &- 1)
-      for i in 0..<Self.windowPages where given[i] { didGiveBack(pages.lowerBound + i) }
     }
-    return isGone
+    guard isMoved else { return false }
+    locked {
+      for i in 0..<Self.windowPages where given[i] != 0 { didGiveBack(pages.lowerBound + i, given[i]) }
+    }
+    return true
   }
 }
 

@@ -32,10 +32,11 @@ final class PrivatePages: @unchecked Sendable {
   /// For each window of 2 MiB whether it lies in a large page. For the dropper alone.
   @exclusivity(unchecked) var isLarge: [Bool] = []
 
-  /// `nil` where the system has no such barrier or no room for the table, or the limit is the largest number: then
-  /// pages stay.
+  /// `nil` where the system has no such barrier, no room for the table, or pages of another size (to drop a part of one
+  /// drops all of it), or the limit is the largest number: then pages stay.
   init?(capacity: Int, limit: Int?) {
-    guard limit != .max, nvm_barrier_of_all_threads() == 0 else { return nil }
+    guard limit != .max, sysconf(Int32(_SC_PAGESIZE)) == Self.pageSize, nvm_barrier_of_all_threads() == 0
+    else { return nil }
     count = capacity / Self.pageSize + 1
     let table = mmap(
       nil, count * 8, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0)
@@ -140,9 +141,13 @@ final class PrivatePages: @unchecked Sendable {
 
   /// Gives pages back whose last change lies before `home`, until well below the limit or nothing is left to try:
   /// first windows of large pages, then small ones. A failure to read the file keeps pages, and does no harm.
-  func giveBack(_ base: UnsafeMutableRawPointer, size: Int, home: UInt64, file: any JournalFile) {
+  /// - Parameter locked: runs its argument with the journal's mutex.
+  func giveBack(
+    _ base: UnsafeMutableRawPointer, size: Int, home: UInt64, file: any JournalFile,
+    locked: (() -> Void) -> Void
+  ) {
     guard isOverLimit else { return }
-    giveBackWindows(base, size: size, home: home, file: file)
+    giveBackWindows(base, size: size, home: home, file: file, locked: locked)
     let chunks = (size / Self.pageSize + Self.chunk - 1) / Self.chunk
     let buffer = UnsafeMutableRawBufferPointer.allocate(
       byteCount: Self.chunk * Self.pageSize, alignment: Self.pageSize)
@@ -156,7 +161,7 @@ final class PrivatePages: @unchecked Sendable {
       guard !isInLargePage(first), (first..<end).contains(where: { isHome($0, home) }) else { continue }
       let bytes = UnsafeMutableRawBufferPointer(rebasing: buffer[..<((end - first) * Self.pageSize)])
       guard file.read(bytes, at: first * Self.pageSize) == 0 else { return }
-      drop(first..<end, base, bytes, home)
+      drop(first..<end, base, bytes, home, locked)
     }
   }
 
@@ -167,26 +172,31 @@ final class PrivatePages: @unchecked Sendable {
     return last != 0 && last <= home
   }
 
-  /// The page is the file's own from now on.
-  func didGiveBack(_ page: Int) {
+  /// With the journal's mutex, when writers are no longer held off (who holds the mutex may wait for that): the page is
+  /// the file's own, unless it has been changed again. `last`: its position when it was given back.
+  func didGiveBack(_ page: Int, _ last: UInt64) {
+    guard nvm_load_relaxed(position(page)) == last else { return }
     nvm_store_release(position(page), 0)
     _ = nvm_fetch_add_relaxed(words + 128, 0 &- 1)
   }
 
   private func drop(
     _ pages: Range<Int>, _ base: UnsafeMutableRawPointer, _ bytes: UnsafeMutableRawBufferPointer,
-    _ home: UInt64
+    _ home: UInt64, _ locked: (() -> Void) -> Void
   ) {
+    var dropped: [(page: Int, last: UInt64)] = []
     holdingOffWriters(pages) {
-      for page in pages where isHome(page, home) {
+      for page in pages {
+        let last = nvm_load_acquire(position(page))
         let p = base + page * Self.pageSize
         let file = bytes.baseAddress! + (page - pages.lowerBound) * Self.pageSize
-        guard memcmp(p, file, Self.pageSize) == 0, madvise(p, Self.pageSize, MADV_DONTNEED) == 0 else {
-          continue
-        }
-        didGiveBack(page)
+        guard last != 0, last <= home, memcmp(p, file, Self.pageSize) == 0,
+          madvise(p, Self.pageSize, MADV_DONTNEED) == 0
+        else { continue }
+        dropped.append((page, last))
       }
     }
+    locked { for (page, last) in dropped { didGiveBack(page, last) } }
   }
 
   /// Runs `body` while nobody stores to the pages. For the dropper.

@@ -13,11 +13,11 @@ import Glibc
 // By the medium's thread, or by whoever finds the ring full. The thread starts when it is first needed.
 extension JournaledFileMedium {
   /// With the mutex: how long a writer waits when the ring fills faster than it empties, in microseconds.
-  var throttle: UInt32 {
+  private var throttle: UInt64 {
     guard tail.pointee.isCheckpointing || tail.pointee.isCheckpointWanted else { return 0 }
     let used = Int(tail.pointee.ticket &- tail.pointee.header.start)
     let over = used - area.ringSize * 3 / 4
-    return over <= 0 ? 0 : UInt32(min(5000, over * 20_000 / area.ringSize))
+    return over <= 0 ? 0 : UInt64(min(5000, over * 20_000 / area.ringSize))
   }
 
   /// With the mutex: gets one going where none is.
@@ -52,6 +52,8 @@ extension JournaledFileMedium {
     let isFull = used > area.ringSize - area.ringSize / 8 - batchLimit
     let isHeavy = t.pointee.header.start < t.pointee.durable && privatePages?.isFarOverLimit == true
     nvm_store_release(words + 16, isFull || isHeavy ? 1 : 0)
+    let delay = throttle
+    if nvm_load_relaxed(words + 32) != delay { nvm_store_relaxed(words + 32, delay) }
   }
 
   /// Before the first lock of a change: returns when there is room in the ring for what a change appends, or nothing
@@ -125,7 +127,11 @@ extension JournaledFileMedium {
       failure = error
     }
     if failure == nil {
-      privatePages?.giveBack(base, size: Int(nvm_load_acquire(size)), home: to, file: area.file)
+      privatePages?.giveBack(base, size: Int(nvm_load_acquire(size)), home: to, file: area.file) { body in
+        lock()
+        body()
+        unlock()
+      }
     }
     lock()
     t.pointee.isCheckpointing = false
@@ -209,6 +215,7 @@ extension JournaledFileMedium {
     while t.pointee.isLed || t.pointee.isCheckpointing || t.pointee.isEnlarging { wait() }
     t.pointee.isClosed = true
     wakeAll()
+    wakeSleepers()
     let failure = t.pointee.failure
     unlock()
     if isClean, let failure { throw failure }

@@ -29,8 +29,9 @@ extension JournaledFileMedium {
     guard !t.pointee.isStopping else { return }
     t.pointee.isEnlarging = true
     unlock()
-    privatePages?.enlarge(window, base)
+    let isMoved = privatePages?.enlarge(window, base) ?? false
     lock()
+    if isMoved { privatePages?.noteWindow(window) }
     t.pointee.isEnlarging = false
     wakeAll()
   }

@@ -41,7 +41,8 @@ package final class JournaledFileMedium: RegionMedium, @unchecked Sendable {
   let work: UnsafeMutablePointer<pthread_cond_t>
   let tail: UnsafeMutablePointer<JournalTail>
   /// Word 0: the durable position, word 1: bytes of the region, word 2: whether writers are to wait for room, word 3: the
-  /// end of what was appended.
+  /// end of what was appended, word 4: how long a writer waits for a full ring, in microseconds. In the two lines behind
+  /// it, what those sleep on who wait for a batch of even and of odd number.
   let words: UnsafeMutableRawPointer
   var size: UnsafeMutableRawPointer { words + 8 }
   /// A line for each thread slot: 0 the ticket of its last append, 8 depth of its deferrals, 16 the batch that it waited
@@ -66,8 +67,8 @@ package final class JournaledFileMedium: RegionMedium, @unchecked Sendable {
     nvm_make_condition(work)
     tail = .allocate(capacity: 1)
     tail.initialize(to: JournalTail(header))
-    words = .allocate(byteCount: 64, alignment: 64)
-    words.initializeMemory(as: UInt8.self, repeating: 0, count: 64)
+    words = .allocate(byteCount: 192, alignment: 64)
+    words.initializeMemory(as: UInt8.self, repeating: 0, count: 192)
     nvm_store_release(words, header.start)
     nvm_store_release(words + 8, UInt64(area.words.upperBound) * 8)
     let size = Int(NVM_THREAD_SLOTS) * 64
@@ -126,6 +127,7 @@ package final class JournaledFileMedium: RegionMedium, @unchecked Sendable {
   func fail(_ error: NVMError) {
     if tail.pointee.failure == nil { tail.pointee.failure = error }
     wakeAll()
+    wakeSleepers()
   }
 
   // MARK: Stores
@@ -304,20 +306,33 @@ package final class JournaledFileMedium: RegionMedium, @unchecked Sendable {
     lock()
     if position > t.pointee.base { arrive() }
     while t.pointee.durable < position, t.pointee.failure == nil, !t.pointee.isClosed {
-      if t.pointee.isLed { wait() } else if !gathers() { lead() }
+      guard let end = t.pointee.isLed ? .max : gathering() else {
+        lead()
+        continue
+      }
+      let batch = sleep(until: position, or: end)
+      // Who was woken since it is durable needs no lock, which all who were woken would meet at.
+      if nvm_load_acquire(words) >= position { return slowDown() }
+      lock()
+      if end != .max, t.pointee.gathered == batch { t.pointee.gathered = 0 }
     }
     // A late failure is no business of what was durable before.
     let failure = t.pointee.durable < position ? t.pointee.failure : nil
-    let delay = throttle
     unlock()
     if let failure { throw failure }
-    if delay > 0 { usleep(delay) }
+    slowDown()
+  }
+
+  private func slowDown() {
+    let delay = nvm_load_relaxed(words + 32)
+    if delay > 0 { usleep(UInt32(truncatingIfNeeded: delay)) }
   }
 
   /// Writes the open batch, with the mutex at both ends and without it meanwhile. Nobody leads.
   func lead() {
     let t = tail
     t.pointee.isLed = true
+    var isSealed = false
     if t.pointee.sections > 0 {
       t.pointee.isSealWanted = true
       while t.pointee.sections > 0, t.pointee.failure == nil, !t.pointee.isClosed { wait() }
@@ -325,6 +340,7 @@ package final class JournaledFileMedium: RegionMedium, @unchecked Sendable {
     }
     if t.pointee.failure == nil, !t.pointee.isClosed, !t.pointee.isEmpty {
       let batch = t.pointee.seal(key: key, ring: area.ringSize)
+      isSealed = true
       let end = t.pointee.base
       var prepared = t.pointee.prepared
       unlock()
@@ -350,6 +366,7 @@ package final class JournaledFileMedium: RegionMedium, @unchecked Sendable {
     t.pointee.isLed = false
     noteFilling()
     wakeAll()
+    wakeSleepers(isSealed: isSealed)
     let waiting = Int(t.pointee.durable &- t.pointee.header.start)
     if waiting > area.ringSize / 2 || waiting > area.ringSize / 16 && privatePages?.isOverLimit == true {
       wantCheckpoint()

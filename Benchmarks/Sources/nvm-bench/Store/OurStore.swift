@@ -10,9 +10,12 @@ protocol StoreCodec {
   static func value(_ k: UInt64, _ version: UInt64) -> Value
   static func number(ofKey key: Key, _ wrong: inout UInt64) -> UInt64
   static func number(ofValue value: Value, _ wrong: inout UInt64) -> UInt64
+  /// Whether scans take the bytes where they lie, as the peers' do.
+  static var isBytes: Bool { get }
 }
 
 enum WordCodec: StoreCodec {
+  static var isBytes: Bool { false }
   @inline(__always) static func key(_ k: UInt64) -> UInt64 { k }
   @inline(__always) static func value(_ k: UInt64, _ version: UInt64) -> UInt64 { bench_value(k, version) }
   @inline(__always) static func number(ofKey key: UInt64, _ wrong: inout UInt64) -> UInt64 { key }
@@ -20,6 +23,7 @@ enum WordCodec: StoreCodec {
 }
 
 enum BytesCodec: StoreCodec {
+  static var isBytes: Bool { true }
   static func key(_ k: UInt64) -> [UInt8] {
     [UInt8](unsafeUninitializedCapacity: Int(BENCH_LONG_KEY)) { $1 = bench_long_key(k, $0.baseAddress) }
   }
@@ -131,7 +135,7 @@ private enum StoreLoops<Codec: StoreCodec> {
       let k = batch.keys[i]
       let op = Int(batch.ops.map { $0[i] } ?? batch.op)
       let began = batch.ticks == nil ? 0 : bench_ticks()
-      do throws(NVMError) {
+      do {
         switch op {
         case BENCH_LOOKUP, BENCH_MISS:
           let found = try tree.value(forKey: Codec.key(k))
@@ -203,7 +207,8 @@ private enum StoreLoops<Codec: StoreCodec> {
   @inline(__always)
   private static func scan(
     _ tree: Tree, from key: Codec.Key?, count: Int, _ o: inout bench_outcome
-  ) throws(NVMError) {
+  ) throws {
+    if Codec.isBytes { return try scanBytes(tree, from: key, count: count, &o) }
     var iterator = try tree.range(from: key, to: nil).makeIterator()
     var left = count
     var last: UInt64 = 0
@@ -221,9 +226,29 @@ private enum StoreLoops<Codec: StoreCodec> {
   }
 
   @inline(__always)
+  private static func scanBytes(
+    _ tree: Tree, from key: Codec.Key?, count: Int, _ o: inout bench_outcome
+  ) throws {
+    var left = count
+    var last: UInt64 = 0
+    var any = false
+    try tree.range(from: key, to: nil).forEachBytes { k, v in
+      let key = k.withUnsafeBytes { bench_key_of($0.baseAddress, $0.count, &o.wrong) }
+      let value = v.withUnsafeBytes { bench_value_of($0.baseAddress, $0.count, &o.wrong) }
+      if any && key <= last || bench_is_value(key, value) == 0 { o.wrong &+= 1 }
+      any = true
+      last = key
+      o.entries &+= 1
+      o.checksum &+= value
+      left &-= 1
+      return left > 0
+    }
+  }
+
+  @inline(__always)
   static func scanAll(_ tree: Tree, _ outcome: inout bench_outcome) {
     var o = outcome
-    do throws(NVMError) { try scan(tree, from: nil, count: .max, &o) } catch { o.wrong &+= 1 }
+    do { try scan(tree, from: nil, count: .max, &o) } catch { o.wrong &+= 1 }
     outcome = o
   }
 }
