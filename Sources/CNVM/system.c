@@ -188,6 +188,10 @@ int nvm_barrier_of_all_threads(void) {
   return syscall(SYS_membarrier, MEMBARRIER_CMD_PRIVATE_EXPEDITED, 0, 0) == 0 ? 0 : -errno;
 }
 
+void nvm_make_short_mutex(pthread_mutex_t *m) {
+  *m = (pthread_mutex_t)PTHREAD_ADAPTIVE_MUTEX_INITIALIZER_NP;
+}
+
 static uint32_t *low_half(void *word) {
   return (uint32_t *)word + (__BYTE_ORDER__ == __ORDER_BIG_ENDIAN__ ? 1 : 0);
 }

@@ -9,9 +9,11 @@ package final class Lock<Value>: @unchecked Sendable {
   private let mutex: UnsafeMutablePointer<pthread_mutex_t>
   private let value: UnsafeMutablePointer<Value>
 
-  package init(_ value: Value) {
+  /// - Parameter isShort: whether it is held for a microsecond or two, less than it takes to sleep and be woken: then a
+  ///   waiter tries for a while first.
+  package init(_ value: Value, isShort: Bool = false) {
     mutex = .allocate(capacity: 1)
-    nvm_make_mutex(mutex)
+    if isShort { nvm_make_short_mutex(mutex) } else { nvm_make_mutex(mutex) }
     self.value = .allocate(capacity: 1)
     self.value.initialize(to: value)
   }

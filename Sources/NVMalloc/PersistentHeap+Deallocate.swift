@@ -76,17 +76,21 @@ extension PersistentHeap {
     nvm_prefetch_write(region.pointer(to: Offset(rawValue: (payload.rawValue &- 1) & ~63)))
     if !slab.isScanned { scanNow(slab) }
     let i = slab.index(of: payload.rawValue)
-    guard i < slab.pointee.blockCount, slab.claim(i) else { throw notLive(payload) }
+    guard i < slab.pointee.blockCount else { throw notLive(payload) }
+    // The locked instruction waits for the last operation's fence, and all behind it too: so what can be found out comes
+    // ahead of it, and the header is only compared again once nobody else may change it. Word 0 vouches for word 1.
     let block = slab.offset(i)
     let word0 = region.load(Offset(rawValue: block))
-    guard isAllocated(word0, region.load(Offset(rawValue: block &+ 8)), block, slab),
-      payload.rawValue == block &+ (1 &<< UInt64(truncatingIfNeeded: BlockHeader.shift(word0)))
-    else {
+    let isValid =
+      isAllocated(word0, region.load(Offset(rawValue: block &+ 8)), block, slab)
+      && payload.rawValue == block &+ (1 &<< UInt64(truncatingIfNeeded: BlockHeader.shift(word0)))
+    let free = check.freeBlock(
+      lines: slab.pointee.blockBytes &>> 6, at: block, generation: slab.pointee.generation)
+    guard isValid, slab.claim(i) else { throw notLive(payload) }
+    guard region.load(Offset(rawValue: block)) == word0 else {
       slab.setAllocated(i)
       throw notLive(payload)
     }
-    let free = check.freeBlock(
-      lines: slab.pointee.blockBytes &>> 6, at: block, generation: slab.pointee.generation)
     return (i, free)
   }
 

@@ -58,7 +58,9 @@ extension PersistentHeap {
       count &<< unitShift <= region.maximumSize
     else { throw noSpace(count, nil) }
     var failure: NVMError?
-    for attempt in 0..<3 {
+    var attempt = 0
+    var rounds = 0
+    while true {
       let found = try extents.withLock { (space) throws(NVMError) -> (unit: Int, isSettled: Bool)? in
         guard let run = try findRun(&space, count, alignment, growing: attempt > 0, &failure) else {
           return nil
@@ -67,10 +69,17 @@ extension PersistentHeap {
       }
       if let found { return found }
       if attempt == 2 || attempt == 1 && !reclaiming { break }
-      try reclaimSlabs(underPressure: attempt == 1)
+      let hasGained = try reclaimSlabs(for: count, underPressure: attempt == 1)
+      rounds += 1
+      // What came free may not lie together yet: more of it, before the heap grows.
+      if attempt == 0, hasGained, rounds < Self.mostRounds { continue }
+      attempt += 1
     }
     throw noSpace(count, failure)
   }
+
+  /// So often slabs are given back before the heap grows.
+  private static let mostRounds = 16
 
   private func noSpace(_ count: Int, _ cause: NVMError?) -> NVMError {
     let bytes = count > ExtentEntry.maximumLength ? "so much" : "\(count << unitShift) bytes in one piece"

@@ -174,12 +174,17 @@ extension PersistentHeap {
     settleResting(c, atMost: .max, keeping: .all, &none)
   }
 
-  /// What a thread settles at once before the heap grows: more would be felt, and who needs more comes again.
-  private static let settledAtOnce = 1 << 14
+  /// How many blocks a thread settles before it takes `units` more: in proportion, so that what each allocation pays for it
+  /// is bounded, and of the smallest blocks as many bytes as it takes (those of a slab at least, lest none come free). More
+  /// at once would be felt, and who needs more comes again.
+  private static func settledAhead(ofUnits units: Int, _ unitShift: Int) -> Int {
+    min(max(1 << 10, (units << unitShift) / 64), 1 << 14)
+  }
 
-  /// Moves some of what has rested to the free bits.
+  /// Moves some of what has rested to the free bits: called each time a share has taken its allowance.
   func settleSome() throws(NVMError) {
-    var left = Self.settledAtOnce
+    let units = (restingByteLimit / Self.looksAtResting) >> unitShift
+    var left = Self.settledAhead(ofUnits: units, unitShift)
     for i in 0..<classCount {
       for c in shares.all(i) where left > 0 && c.pointee.restingCount > Self.batch {
         var empty: UnsafeMutablePointer<Slab>?
@@ -213,9 +218,12 @@ extension PersistentHeap {
   /// Gives empty slabs back: before the heap grows, those that are known to be empty, one of a class excepted, after some
   /// of what has rested was settled; under space pressure all, and everything that rests is settled first. O(slabs of
   /// classes with such), and of what is settled.
-  func reclaimSlabs(underPressure: Bool) throws(NVMError) {
+  /// - Parameter units: so many are wanted.
+  /// - Returns: whether there were any.
+  func reclaimSlabs(for units: Int, underPressure: Bool) throws(NVMError) -> Bool {
     if underPressure { adoptAll() }
-    var settling = Self.settledAtOnce
+    var found = false
+    var settling = Self.settledAhead(ofUnits: units, unitShift)
     for i in 0..<classCount {
       if underPressure { try settleAll(i) }
       for c in shares.all(i) {
@@ -236,8 +244,10 @@ extension PersistentHeap {
           if slab.pointee.busy == 0 { detach(c, slab, &empty) }
         }
         lock(of: c).unlock()
+        if empty != nil { found = true }
         try releaseSlabs(empty)
       }
     }
+    return found
   }
 }

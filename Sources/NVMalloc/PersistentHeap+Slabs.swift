@@ -54,9 +54,11 @@ extension PersistentHeap {
     if let slab = c.pointee.first, slab.pointee.freeCount > 0, let found = takeFree(c, slab) { return found }
     if c.pointee.quarantined >= c.pointee.restingLimit || c.pointee.hasRested(ticks: restTicks, now: now) {
       let freed = c.pointee.pop()
-      // The header of the next but one will be wanted soon: a miss may take longer than a fence.
+      // The header of the next but one will be wanted soon, and its allocated bit: a miss may take longer than a fence.
       if let next = c.pointee.upcoming(1) {
-        nvm_prefetch_write(region.pointer(to: Offset(rawValue: next.slab.offset(Int(next.index)))))
+        let index = Int(truncatingIfNeeded: next.index)
+        nvm_prefetch_write(region.pointer(to: Offset(rawValue: next.slab.offset(index))))
+        next.slab.prefetchBits(index)
       }
       return (freed.slab, Int(truncatingIfNeeded: freed.index))
     }

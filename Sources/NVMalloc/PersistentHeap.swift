@@ -84,7 +84,7 @@ public final class PersistentHeap: @unchecked Sendable {
     extents = Lock(
       ExtentSpace(
         runs: FreeRuns(map), header: header, newestCopy: newestCopy,
-        published: control + Control.restingUnits))
+        published: control + Control.restingUnits), isShort: true)
     nvm_store_release(control + Control.tableOffset, header.tableOffset.rawValue)
     nvm_store_release(control + Control.unitCount, UInt64(header.unitCount))
     installDescriber()

@@ -203,8 +203,12 @@ extension UnsafeMutablePointer where Pointee == Slab {
   func prefetch(_ index: Int) {
     nvm_prefetch_write(self)
     nvm_prefetch_write(UnsafeMutableRawPointer(self) + 64)
-    let bits = Slab.size &+ (index >> 6) &* 16
-    nvm_prefetch_write(UnsafeMutableRawPointer(self) + bits)
+    prefetchBits(index)
+  }
+  /// Asks for a block's bits.
+  @inline(__always)
+  func prefetchBits(_ index: Int) {
+    nvm_prefetch_write(UnsafeMutableRawPointer(self) + (Slab.size &+ (index >> 6) &* 16))
   }
   /// Makes the slab one that was not scanned.
   func withdrawBits() { nvm_store_release(bitsWord, 0) }

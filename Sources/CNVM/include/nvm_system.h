@@ -38,6 +38,8 @@ void nvm_advise_small_pages(int fd, uint64_t offset, uint64_t length);
 
 // Locks made without a call that could fail.
 static inline void nvm_make_mutex(pthread_mutex_t *m) { *m = (pthread_mutex_t)PTHREAD_MUTEX_INITIALIZER; }
+// One whose waiters try for a while before they sleep: for sections of a microsecond or two.
+void nvm_make_short_mutex(pthread_mutex_t *m);
 static inline void nvm_make_condition(pthread_cond_t *c) { *c = (pthread_cond_t)PTHREAD_COND_INITIALIZER; }
 // Sleeps while the low half of the word at `word` is `seen`, until woken, or until a time of CLOCK_MONOTONIC in
 // nanoseconds (UINT64_MAX: none). May return early. The second wakes at most `count` threads.

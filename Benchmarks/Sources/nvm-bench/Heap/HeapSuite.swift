@@ -49,7 +49,7 @@ struct HeapRound {
     let bytes = (1 << 30) + liveBytes * 3
     // Peers have all of their file from the start: what is compared is allocation, not how the system hands out pages.
     // Ours has as much as the workloads take, so that it need not grow either.
-    let size = options.media == .emulated ? (64 << 20) + liveBytes : 64 << 20
+    let size = options.media == .emulated ? (64 << 20) + liveBytes * workers.count : 64 << 20
     func peer(_ name: String, _ table: UnsafePointer<bench_heap>?, batch: Int = 1, counted: Bool = false) {
       add(name) {
         PeerHeap(table!, directory: directory, bytes: bytes, slots: slots, batch: batch, counted: counted)
