@@ -22,7 +22,7 @@
     for (uint64_t height = top >> 32; height > 0; height--) {                                                       \
       for (int i = 0; i < n; i++) {                                                                                 \
         if (places[i].version & 1) continue;                                                                        \
-        const char *inner = nodes + places[i].leaf * NVM_INNER_SIZE;                                            \
+        const char *inner = nodes + places[i].leaf * NVM_INNER_SIZE;                                                \
         places[i].version = nvm_load_acquire(inner);                                                                \
         part[i] = count_four((const uint64_t *)(inner + NVM_INNER_PIVOTS), heads[i]);                               \
         if (height > 1) continue;                                                                                   \
@@ -33,7 +33,7 @@
       for (int i = 0; i < n; i++) {                                                                                 \
         const uint64_t version = places[i].version;                                                                 \
         if (version & 1) continue;                                                                                  \
-        const char *inner = nodes + places[i].leaf * NVM_INNER_SIZE;                                            \
+        const char *inner = nodes + places[i].leaf * NVM_INNER_SIZE;                                                \
         const uint64_t count = nvm_load_acquire(inner + NVM_INNER_COUNT);                                           \
         uint64_t child = 16 * part[i];                                                                              \
         child += count_sixteen((const uint64_t *)(inner + NVM_INNER_HEADS) + child, heads[i]);                      \
@@ -49,7 +49,7 @@
         parent_version[i] = version;                                                                                \
         places[i].leaf = node;                                                                                      \
         if (height > 1) {                                                                                           \
-          nvm_prefetch(nodes + node * NVM_INNER_SIZE);                                                          \
+          nvm_prefetch(nodes + node * NVM_INNER_SIZE);                                                              \
         } else {                                                                                                    \
           nvm_prefetch(locks + 8 * node);                                                                           \
           nvm_prefetch(leaves + (node << NVM_LEAF_SHIFT));                                                          \

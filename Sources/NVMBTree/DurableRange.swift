@@ -58,7 +58,8 @@ public import NVMRegion
   /// A key that is an integer is given as eight bytes, highest first, which sort as the keys do; a value that is one
   /// lowest first. The bytes are valid until `body` returns: whatever writers do, what they replace is not reused
   /// before, so keep it short (``TreeStatistics/waitingForReaders``). No lock is held: `body` may use the tree.
-  /// - Throws: `.corrupt` for a damaged entry, `.closed`, and what `body` throws.
+  /// Thread-safe; flushes nothing.
+  /// - Throws: `.corrupt` for a damaged entry, `.closed`, `.forked`, `.poisoned`, and what `body` throws.
   @inlinable
   public func forEachBytes(_ body: (_ key: RawSpan, _ value: RawSpan) throws -> Bool) throws {
     let cursor = makeIterator().cursor

@@ -5,8 +5,8 @@ extension PersistentRegion {
   /// Asks for large pages under a range of emulated memory, widened to whole ones. Persistent memory is mapped by large
   /// pages wherever its blocks allow; a tmpfs that stands in for it is not, unless asked page by page, and then each
   /// access to a random place pays for a walk through the page tables. A region's file there is made of large pages from
-  /// the start, but for what is less than a whole one at its ends or grew by less. For those this costs a copy (about
-  /// 0.5 ms for each 2 MiB). Only advice: what the kernel refuses stays as it is. No effect on other media.
+  /// the start, but for what is less than a whole one at its ends or grew by less. For those this costs a copy. Only
+  /// advice: what the kernel refuses stays as it is. No effect on other media.
   ///
   /// On a journaled file that is not protected they are made in the background, of private memory, while all of it
   /// stays within half of what may be private (an eighth of the memory that the process may have).

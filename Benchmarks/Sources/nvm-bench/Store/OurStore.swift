@@ -211,16 +211,9 @@ private enum StoreLoops<Codec: StoreCodec> {
     if Codec.isBytes { return try scanBytes(tree, from: key, count: count, &o) }
     var iterator = try tree.range(from: key, to: nil).makeIterator()
     var left = count
-    var last: UInt64 = 0
-    var any = false
+    var last: UInt64?
     while left > 0, let (k, v) = try iterator.nextEntry() {
-      let key = Codec.number(ofKey: k, &o.wrong)
-      let value = Codec.number(ofValue: v, &o.wrong)
-      if any && key <= last || bench_is_value(key, value) == 0 { o.wrong &+= 1 }
-      any = true
-      last = key
-      o.entries &+= 1
-      o.checksum &+= value
+      note(Codec.number(ofKey: k, &o.wrong), Codec.number(ofValue: v, &o.wrong), after: &last, &o)
       left &-= 1
     }
   }
@@ -230,19 +223,26 @@ private enum StoreLoops<Codec: StoreCodec> {
     _ tree: Tree, from key: Codec.Key?, count: Int, _ o: inout bench_outcome
   ) throws {
     var left = count
-    var last: UInt64 = 0
-    var any = false
+    var last: UInt64?
     try tree.range(from: key, to: nil).forEachBytes { k, v in
       let key = k.withUnsafeBytes { bench_key_of($0.baseAddress, $0.count, &o.wrong) }
       let value = v.withUnsafeBytes { bench_value_of($0.baseAddress, $0.count, &o.wrong) }
-      if any && key <= last || bench_is_value(key, value) == 0 { o.wrong &+= 1 }
-      any = true
-      last = key
-      o.entries &+= 1
-      o.checksum &+= value
+      note(key, value, after: &last, &o)
       left &-= 1
       return left > 0
     }
+  }
+
+  /// Counts an entry of a scan, and whether it is wrong or out of order.
+  @inline(__always)
+  private static func note(
+    _ key: UInt64, _ value: UInt64, after last: inout UInt64?, _ o: inout bench_outcome
+  ) {
+    if let last, key <= last { o.wrong &+= 1 }
+    if bench_is_value(key, value) == 0 { o.wrong &+= 1 }
+    last = key
+    o.entries &+= 1
+    o.checksum &+= value
   }
 
   @inline(__always)
