@@ -29,14 +29,14 @@ public final class StoreTransaction {
         }
         return TransactionTree(transaction: self, tree: tree, table: table)
       }
-      guard let known = store.openTree(sharedBy: tree) else {
+      guard let (known, spare) = store.takeOpenTree(sharedBy: tree) else {
         throw NVMError(
           code: .invalidArgument,
           message: "The tree is not one of this store's open trees. Get it by store.tree(_:of:_:).",
           path: store.path)
       }
       try known.hold()
-      let table = ChangeTable(known)
+      let table = spare ?? ChangeTable(known)
       tables[tree.number] = table
       return TransactionTree(transaction: self, tree: tree, table: table)
     }
@@ -74,18 +74,34 @@ public final class StoreTransaction {
 
   func end() {
     isEnded = true
-    for table in tables.values { table.tree.release() }
+    for (number, table) in tables {
+      table.tree.release()
+      if table.removeAll() { store.keep(table, forTree: number) }
+    }
     tables = [:]
   }
 }
 
 extension NVMStore {
-  /// The open tree that a handle belongs to, if it is one of this store's.
-  func openTree<Key: DurableKey, Value: DurableValue>(sharedBy tree: DurableBTree<Key, Value>) -> EncodedTree?
-  {
-    let known = state.withLock { $0.open[tree.number]?.tree }
-    guard let known, tree.shares(known) else { return nil }
-    return known
+  /// The open tree that a handle belongs to, if it is one of this store's, and the table that the last transaction has
+  /// left there. With the turn.
+  fileprivate func takeOpenTree<Key: DurableKey, Value: DurableValue>(
+    sharedBy tree: DurableBTree<Key, Value>
+  ) -> (EncodedTree, ChangeTable?)? {
+    let number = tree.number
+    return state.withLock { state in
+      guard let known = state.open[number]?.tree, tree.shares(known) else { return nil }
+      let spare = state.open[number]?.spareTable
+      state.open[number]?.spareTable = nil
+      return (known, spare)
+    }
+  }
+
+  /// Leaves an empty table to the next transaction. With the turn.
+  fileprivate func keep(_ table: ChangeTable, forTree number: UInt32) {
+    state.withLock { state in
+      if state.open[number]?.tree === table.tree { state.open[number]?.spareTable = table }
+    }
   }
 }
 

@@ -38,6 +38,58 @@ final class TransactionTests: StoreTestCase {
     XCTAssertEqual(try again.tree("ages", of: String.self, Int.self)["ada"], 42)
   }
 
+  /// Transactions keep their changes in the same memory one after the other: nothing of one is found by the next, however
+  /// it ended and whatever its size was.
+  func testNothingIsLeftOfTheTransactionBefore() throws {
+    let store = try NVMStore(path: path(), options: options)
+    let words = try store.tree("words", of: Int.self, Int.self)
+    let texts = try store.tree("texts", of: String.self, String.self)
+    var model: [Int: Int] = [:]
+    var random = SeededGenerator(seed: 12)
+    for (turn, count) in [3, 100, 1, 0, 900, 2, 5000, 40, 199, 200, 7].enumerated() {
+      let keys = (0..<count).map { _ in Int.random(in: 0..<10_000, using: &random) }
+      for isRefused in [true, false] {
+        do {
+          try store.write { tx in
+            for key in 0..<50 {
+              XCTAssertEqual(try tx[words].value(forKey: key), model[key])
+              XCTAssertEqual(try tx[texts].value(forKey: "\(key)"), model[key].map { "\($0)" })
+            }
+            XCTAssert(tx.isEmpty)
+            for key in keys {
+              if key % 7 == 3 {
+                try tx[words].removeValue(forKey: key)
+                try tx[texts].removeValue(forKey: "\(key)")
+              } else {
+                try tx[words].setValue(turn, forKey: key)
+                try tx[texts].setValue("\(turn)", forKey: "\(key)")
+              }
+            }
+            XCTAssertLessThanOrEqual(tx.count, 2 * Set(keys).count)
+            if isRefused { throw Refused() }
+          }
+          for key in keys { model[key] = key % 7 == 3 ? nil : turn }
+        } catch is Refused {}
+      }
+    }
+    XCTAssertEqual(words.count, model.count)
+    XCTAssertEqual(texts.count, model.count)
+    for (key, value) in model {
+      XCTAssertEqual(try words.value(forKey: key), value)
+      XCTAssertEqual(try texts.value(forKey: "\(key)"), "\(value)")
+    }
+    try assertClean(store)
+    // A tree of the same name that is made anew has nothing of the old one's.
+    try store.removeTree(named: "words")
+    let again = try store.tree("words", of: Int.self, Int.self)
+    try store.write { tx in
+      XCTAssertNil(try tx[again].value(forKey: 3))
+      try tx[again].setValue(1, forKey: 3)
+    }
+    XCTAssertEqual(again.count, 1)
+    try assertClean(store)
+  }
+
   func testThrowingDiscardsEverything() throws {
     let store = try NVMStore(path: path(), options: options)
     let a = try store.tree("a", of: Int.self, Int.self)
