@@ -277,7 +277,7 @@ final class OpenCloseTests: RegionTestCase {
       close(fd)
       XCTAssertLessThan(blocks(copy), size)
       let isFull = SystemCall.Fault(call: .allocate, skip: 0, errno: ENOSPC)
-      let happened = SystemCall.withFault(isFull) {
+      let happened = try SystemCall.withFault(isFull) {
         XCTAssertThrowsError(try PersistentRegion.open(at: copy, options: options)) {
           XCTAssertEqual(($0 as? NVMError)?.code, .diskFull)
         }
