@@ -158,9 +158,8 @@ extension DurableBTree {
       } else if let bytes = try engine.recordValue(head: head, word: word) {
         Value(valueBytes: bytes)
       } else {
-        // Up to seven bytes above the length, first byte lowest.
-        withUnsafeBytes(of: (word &>> 8).littleEndian) {
-          Value(valueBytes: UnsafeRawBufferPointer(rebasing: $0[..<min(Int(word & 0xFF), 7)]))
+        withUnsafeBytes(of: SlotValue.bytes(word)) {
+          Value(valueBytes: UnsafeRawBufferPointer(rebasing: $0[..<SlotValue.length(word)]))
         }
       }
     guard let value else { throw undecodable("value", head) }

@@ -60,9 +60,8 @@ public import NVMRegion
     if let record {
       (found.value, found.valueCount) = (record.key + record.keyLength, record.valueLength)
     } else {
-      // Up to seven bytes above the length, first byte lowest.
-      scratch[1] = (engine.valuesAreBytes ? word &>> 8 : word).littleEndian
-      if engine.valuesAreBytes { found.valueCount = min(Int(word & 0xFF), 7) }
+      scratch[1] = engine.valuesAreBytes ? SlotValue.bytes(word) : word.littleEndian
+      if engine.valuesAreBytes { found.valueCount = SlotValue.length(word) }
     }
     return found
   }

@@ -66,9 +66,8 @@ extension TreeEngine {
     if let offset = recordOffset(head, word) {
       return try body(try checkedRecord(at: offset).value)
     }
-    // Up to seven bytes above the length, first byte lowest.
-    let count = valuesAreBytes ? min(Int(word & 0xFF), 7) : 8
-    let bytes = (valuesAreBytes ? word >> 8 : word).littleEndian
+    let count = valuesAreBytes ? SlotValue.length(word) : 8
+    let bytes = valuesAreBytes ? SlotValue.bytes(word) : word.littleEndian
     return try withUnsafeBytes(of: bytes) { (buffer) throws(NVMError) in
       try body(UnsafeRawBufferPointer(rebasing: buffer[..<count]))
     }

@@ -38,13 +38,9 @@ extension TreeEngine {
       return (record.rawValue, record)
     }
     guard let bytes else { return (word, nil) }
-    if bytes.count <= 7 {
-      var inline: UInt64 = 0
-      for (i, byte) in bytes.enumerated() { inline |= UInt64(byte) << UInt64(8 * i) }
-      return (inline << 8 | UInt64(bytes.count), nil)
-    }
+    if bytes.count <= SlotValue.maximumLength { return (SlotValue.word(bytes), nil) }
     let record = try makeRecord(key: key, value: bytes)
-    return (record.rawValue << 8 | RecordLayout.recordTag, record)
+    return (SlotValue.word(record), record)
   }
 
   /// Inserts or replaces the entry of `key`. Durable on return. O(log n); one fence, two with a record or a split.
