@@ -30,7 +30,6 @@ public import NVMRegion
   /// The current leaf's entries in the range, in the order of the walk: pairs of head and word.
   @usableFromInline let entries: UnsafeMutablePointer<UInt64>
   @exclusivity(unchecked) @usableFromInline var count = 0
-  @exclusivity(unchecked) @usableFromInline var index = 0
 
   @usableFromInline
   init(_ engine: TreeEngine, from lower: Bound, to upper: Bound, reverse: Bool) {
@@ -109,7 +108,6 @@ public import NVMRegion
 
   @inline(__always)
   private func advance() throws(NVMError) -> Bool {
-    index = 0
     count = 0
     try engine.region.checkUsable()
     guard engine.isReadable else { throw engine.sealedError() }
