@@ -6,6 +6,7 @@ extension TreeEngine {
   func checkUsable() throws(NVMError) {
     try region.checkUsable()
     if isClosed { throw sealedError() }
+    if gate.isRemoved { throw gate.removedError() }
   }
 
   /// The word stored for `key`, or nil. O(log n), flushes nothing, takes no lock.
