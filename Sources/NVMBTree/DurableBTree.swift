@@ -57,19 +57,25 @@ public final class DurableBTree<Key: DurableKey, Value: DurableValue>: Sendable 
   /// a store.
   ///
   /// A crash while it is made leaves blocks that the next call finds by their owner and frees: the number is
-  /// derived from the name, so a leftover is met again.
+  /// derived from the name, so a leftover is met again. Thread-safe.
   public convenience init(
     in heap: PersistentHeap, root name: String, options: TreeOptions = TreeOptions()
   ) throws(NVMError) {
-    let engine: TreeEngine
     if let handle = try heap.root(named: name) {
-      engine = try Self.open(in: heap, at: handle, options: options).engine
-    } else {
-      let number = try Self.freeNumber(in: heap, for: name)
-      engine = try Self.create(in: heap, number: number, options: options).engine
-      try heap.setRoot(engine.handle, named: name)
+      self.init(try Self.open(in: heap, at: handle, options: options).engine)
+      return
     }
-    self.init(engine)
+    self.init(
+      try TreeEngine.making.withLock { (_) throws(NVMError) -> TreeEngine in
+        // Another thread was quicker.
+        if let handle = try heap.root(named: name) {
+          return try Self.open(in: heap, at: handle, options: options).engine
+        }
+        let number = try Self.freeNumber(in: heap, for: name)
+        let engine = try Self.create(in: heap, number: number, options: options).engine
+        try heap.setRoot(engine.handle, named: name)
+        return engine
+      })
   }
 
   /// A number that no linked tree has; leftovers of an interrupted creation under it are freed.

@@ -240,4 +240,23 @@ final class TreeConcurrencyTests: XCTestCase {
     count.add(2)
     XCTAssertEqual(count.total, 1)
   }
+
+  /// Threads that ask for the tree of one root at the same time get the same tree.
+  func testMakingTheTreeOfARootAtOnce() throws {
+    for round in 0..<20 {
+      let heap = try makeHeap(megabytes: 4)
+      DispatchQueue.concurrentPerform(iterations: 4) { thread in
+        do {
+          let tree = try DurableBTree<Int, Int>(in: heap, root: "the root")
+          for i in 0..<20 { try tree.setValue(round, forKey: thread * 20 + i) }
+        } catch {
+          XCTFail("thread \(thread): \(error)")
+        }
+      }
+      let tree = try DurableBTree<Int, Int>(in: heap, root: "the root")
+      XCTAssertEqual(Array(try tree[...]).map(\.key), Array(0..<80))
+      assertClean(try tree.verify())
+      XCTAssertEqual(try heap.verify().problems.count, 0)
+    }
+  }
 }

@@ -263,4 +263,19 @@ final class CatalogueTests: StoreTestCase {
     assertThrows(.closed) { try tree[...] }
     assertThrows(.closed) { try tree.makeCursor().next() }
   }
+
+  /// Swift takes names that differ in their normalization only for equal: they name one tree, also when it is removed.
+  func testNamesInAnotherNormalization() throws {
+    let store = try NVMStore(path: path(), options: options)
+    let (composed, decomposed) = ("caf\u{E9}", "cafe\u{301}")
+    let tree = try store.tree(composed, of: Int.self, String.self)
+    try tree.setValue("a value that takes a record", forKey: 1)
+    XCTAssert(try store.tree(decomposed, of: Int.self, String.self) === tree)
+    try store.removeTree(named: decomposed)
+    XCTAssertEqual(store.treeNames, [])
+    try store.close()
+    let again = try NVMStore.open(path: path(), options: options)
+    XCTAssertEqual(again.treeNames, [])
+    try assertClean(again)
+  }
 }
