@@ -303,7 +303,8 @@ public import NVMRegion
       nvm_sort_slots(leaf.base + LeafLayout.firstSlot, UInt32(truncatingIfNeeded: live), entries))
     count = 0
     let isTrusted = engine.isTrusted(leaf)
-    guard engine.isUnchanged(position) else { return false }
+    // The ticket, too: of a transaction that is going in nobody sees a part.
+    guard engine.isUnchanged(position), engine.gate.isCurrent(ticket) else { return false }
     taken = position.leaf
     isDamaged = !isTrusted
     count = n

@@ -6,6 +6,7 @@ extension TreeEngine {
   func checkUsable() throws(NVMError) {
     try region.checkUsable()
     if isClosed { throw sealedError() }
+    if gate.isRemoved { throw gate.removedError() }
   }
 
   /// For walks: a call, because where it is inlined the region is retained for each leaf.
