@@ -153,7 +153,8 @@ extension PersistentRegion {
       var wearCounts: WearCounts?
       if options.countsWear, !readOnly {
         let counts = try WearCounts(
-          bytes: min(space.size, limit ?? space.size),
+          // A file may be larger than it is allowed to grow to.
+          bytes: max(count, min(space.size, limit ?? space.size)),
           from: LineWear.saved(beside: path, uuid: superblock.uuid), path: path)
         medium = LineCountingMedium(medium, base: space.base, counts: counts)
         wearCounts = counts

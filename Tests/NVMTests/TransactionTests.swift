@@ -209,6 +209,41 @@ final class TransactionTests: StoreTestCase {
     try assertClean(store)
   }
 
+  /// One token is passed on from key to key of the first leaf by transactions that do more behind it: whoever looks for
+  /// the first entry finds the token.
+  func testScansNeverSeeHalf() throws {
+    let store = try NVMStore(path: path(), options: options)
+    let tree = try store.tree("tokens", of: Int.self, [UInt8].self)
+    let rest = 1000..<1100
+    let text = [UInt8](repeating: 7, count: 2000)
+    for key in rest { try tree.setValue(text, forKey: key) }
+    try tree.setValue([0], forKey: 0)
+    let running = Atomic<Int>(1)
+    DispatchQueue.concurrentPerform(iterations: 2) { thread in
+      do {
+        if thread == 0 {
+          defer { running.store(0, ordering: .relaxed) }
+          for i in 0..<600 {
+            try store.write { tx in
+              try tx[tree].removeValue(forKey: i % 4)
+              try tx[tree].setValue([0], forKey: (i + 1) % 4)
+              for key in rest.suffix(40) { try tx[tree].setValue(text, forKey: key) }
+            }
+          }
+        } else {
+          while running.load(ordering: .relaxed) > 0 {
+            guard let key = try tree.first?.key, key < 4 else {
+              return XCTFail("a transaction was seen by half")
+            }
+          }
+        }
+      } catch {
+        XCTFail("thread \(thread): \(error)")
+      }
+    }
+    try assertClean(store)
+  }
+
   /// A transaction that finds no room has not happened, and the store goes on.
   func testNoRoomTakesEverythingBack() throws {
     var options = options

@@ -23,8 +23,12 @@ struct Put: ParsableCommand {
 
   private static func standardInput() throws -> String {
     let reader = try LineReader("-")
-    var lines: [String] = []
-    while let line = try reader.next() { lines.append(line) }
-    return lines.joined(separator: "\n")
+    var text = ""
+    var end = ""
+    while let line = try reader.next() {
+      text += end + line
+      end = reader.lineEnd
+    }
+    return text
   }
 }
