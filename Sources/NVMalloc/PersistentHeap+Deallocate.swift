@@ -158,6 +158,7 @@ extension PersistentHeap {
       $0.objectBytes -= claim.byteCount
       $0.rest(claim.place.index, claim.length, tick: tick)
     }
+    noteGain()
   }
 
   /// Says why an offset is not a live block's.

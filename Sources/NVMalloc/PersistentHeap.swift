@@ -55,7 +55,13 @@ public final class PersistentHeap: @unchecked Sendable {
     static let generation = 40
     static let damaged = 48
     static let restingUnits = 56
-    static let linkLocks = 64
+    /// See ``PersistentHeap/isShort(of:)``: on a line of their own.
+    static let gains = 64
+    static let shortUnits = 72
+    static let shortGains = 80
+    static let shortUntil = 88
+    static let searches = 96
+    static let linkLocks = 128
     static let size = linkLocks + 8 * linkLockCount
   }
 
