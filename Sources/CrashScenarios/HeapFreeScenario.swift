@@ -47,6 +47,7 @@ enum HeapFreeScenario {
     Operation("allocate") {
       try $0.hold(owner, size)
     } model: {
+      $0.isObserved = false
       if $0.held[owner] == nil { $0.held[owner] = size }
     }
   }
@@ -55,11 +56,13 @@ enum HeapFreeScenario {
     [
       Operation("intend to free many") { _ in
       } model: {
+        $0.isObserved = false
         $0.doomed = Set(owners)
       },
       Operation("free many") {
         try $0.release(owners)
       } model: {
+        $0.isObserved = false
         $0.doomed = []
         for owner in owners { $0.held[owner] = nil }
       },
