@@ -157,8 +157,9 @@ extension PersistentHeap {
       $0.objectUnits -= claim.length
       $0.objectBytes -= claim.byteCount
       $0.rest(claim.place.index, claim.length, tick: tick)
+      // On the line that the count of what rests is on.
+      noteGain()
     }
-    noteGain()
   }
 
   /// Says why an offset is not a live block's.

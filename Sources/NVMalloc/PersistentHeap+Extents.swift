@@ -66,7 +66,8 @@ extension PersistentHeap {
     while true {
       let found = try extents.withLock { (space) throws(NVMError) -> (unit: Int, isSettled: Bool)? in
         let growing = attempt == 2 || attempt == 1 && !isShort(of: count)
-        guard let run = try findRun(&space, count, alignment, growing: growing, pressed: attempt > 0, &failure)
+        guard
+          let run = try findRun(&space, count, alignment, growing: growing, pressed: attempt > 0, &failure)
         else {
           return nil
         }

@@ -63,7 +63,9 @@ final class ShortageTests: XCTestCase {
     // No slab is known to be empty yet.
     XCTAssertTrue(small.contains(try heap.allocate(byteCount: 40)))
     heap.setTime(1_650_000_000)
-    for p in try (0..<small.count - 2).map({ _ in try heap.allocate(byteCount: 40) }) { try heap.deallocate(p) }
+    for p in try (0..<small.count - 2).map({ _ in try heap.allocate(byteCount: 40) }) {
+      try heap.deallocate(p)
+    }
     let before = heap.searchCount
     for _ in 0..<3 { XCTAssertTrue(small.contains(try heap.allocate(byteCount: 40))) }
     XCTAssertEqual(heap.searchCount, before)
