@@ -222,6 +222,15 @@ package final class HeapHarness: @unchecked Sendable {
     owners.withLock { $0[owner] = nil }
   }
 
+  /// Frees the blocks of those owners that hold one, in one call.
+  func release(_ owners: [UInt32]) throws {
+    let blocks = self.owners.withLock { held in owners.compactMap { held[$0] } }
+    try heap.deallocate(contentsOf: blocks)
+    self.owners.withLock { held in
+      for owner in owners { held[owner] = nil }
+    }
+  }
+
   func resize(_ owner: UInt32, _ size: Int) throws {
     guard let at = owners.withLock({ $0[owner] }) else { return }
     let moved = try heap.reallocate(at, byteCount: size)

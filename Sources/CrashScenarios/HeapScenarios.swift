@@ -18,7 +18,7 @@ package enum HeapScenarios {
       AnyScenario(laneReuse()), AnyScenario(overflow()), AnyScenario(reopening()),
       AnyScenario(random(seed: seed), isSeeded: true), AnyScenario(twoThreads(seed: seed)),
       AnyScenario(twoShares(seed: seed)),
-      AnyScenario(handover()),
+      AnyScenario(handover()), AnyScenario(HeapFreeScenario.make()),
     ] + HeapFormatScenario.all + HeapRestScenarios.all + HeapInterruptions.all
   }
 

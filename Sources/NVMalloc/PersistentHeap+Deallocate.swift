@@ -55,7 +55,7 @@ extension PersistentHeap {
 
   /// The slab that `payload` lies in, if any.
   @inline(__always)
-  private func slab(holding payload: Offset) -> UnsafeMutablePointer<Slab>? {
+  func slab(holding payload: Offset) -> UnsafeMutablePointer<Slab>? {
     let unit = Int(truncatingIfNeeded: payload.rawValue &>> UInt64(truncatingIfNeeded: unitShift))
     return unit >= 0 && unit < unitCount ? slab(ofUnit: unit) : nil
   }
@@ -69,7 +69,7 @@ extension PersistentHeap {
 
   /// The same for a slab's block: its index, and word 0 of its header once free.
   @inline(__always)
-  private func claim(
+  func claim(
     _ payload: Offset, in slab: UnsafeMutablePointer<Slab>
   ) throws(NVMError) -> (index: Int, freeWord: UInt64) {
     // The miss overlaps with what the medium still has to do for the last operation.
@@ -157,6 +157,8 @@ extension PersistentHeap {
       $0.objectUnits -= claim.length
       $0.objectBytes -= claim.byteCount
       $0.rest(claim.place.index, claim.length, tick: tick)
+      // On the line that the count of what rests is on.
+      noteGain()
     }
   }
 

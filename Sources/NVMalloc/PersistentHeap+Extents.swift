@@ -60,19 +60,35 @@ extension PersistentHeap {
     var failure: NVMError?
     var attempt = 0
     var rounds = 0
+    let gains = gains
+    // Of a search that was made.
+    var findings: Findings?
     while true {
       let found = try extents.withLock { (space) throws(NVMError) -> (unit: Int, isSettled: Bool)? in
-        guard let run = try findRun(&space, count, alignment, growing: attempt > 0, &failure) else {
+        let growing = attempt == 2 || attempt == 1 && !isShort(of: count)
+        guard
+          let run = try findRun(&space, count, alignment, growing: growing, pressed: attempt > 0, &failure)
+        else {
           return nil
         }
         return try carve(&space, run, count, slack, alignment, use)
       }
       if let found { return found }
+      if attempt == 1, alignment == 1, let findings {
+        noteShortage(of: count, since: gains, findings, cause: failure)
+      }
       if attempt == 2 || attempt == 1 && !reclaiming { break }
-      let hasGained = try reclaimSlabs(for: count, underPressure: attempt == 1)
+      if attempt == 0, isShort(of: count) {
+        attempt = 1
+        continue
+      }
+      let reclaimed = try reclaimSlabs(for: count, underPressure: attempt == 1)
       rounds += 1
-      // What came free may not lie together yet: more of it, before the heap grows.
-      if attempt == 0, hasGained, rounds < Self.mostRounds { continue }
+      if attempt == 0 {
+        findings = reclaimed
+        // What came free may not lie together yet: more of it, before the heap grows.
+        if reclaimed.hasGained, rounds < Self.mostRounds { continue }
+      }
       attempt += 1
     }
     throw noSpace(count, failure)
@@ -96,7 +112,8 @@ extension PersistentHeap {
   /// A run that fits: what has rested first, then growth, then what rests, the oldest first. Where more rests than
   /// ``largeLimit(live:)``, the oldest counts as rested: to go through space that was never used costs more than its wear.
   private func findRun(
-    _ space: inout ExtentSpace, _ count: Int, _ alignment: Int, growing: Bool, _ failure: inout NVMError?
+    _ space: inout ExtentSpace, _ count: Int, _ alignment: Int, growing: Bool, pressed: Bool,
+    _ failure: inout NVMError?
   ) throws(NVMError) -> Int? {
     let tick = now()
     let limit = max(largeLimit(live: space.objectUnits << unitShift), restingByteLimit / 16) >> unitShift
@@ -106,13 +123,15 @@ extension PersistentHeap {
       giveBack(&space, f.unit, f.length)
     }
     if let run = space.runs.find(count, alignment: alignment) { return run }
-    if !growing { return nil }
-    do throws(NVMError) {
-      try grow(&space, count + alignment - 1)
-      if let run = space.runs.find(count, alignment: alignment) { return run }
-    } catch {
-      guard [.outOfSpace, .diskFull, .outOfMemory].contains(error.code) else { throw error }
-      failure = error
+    if !pressed { return nil }
+    if growing {
+      do throws(NVMError) {
+        try grow(&space, count + alignment - 1)
+        if let run = space.runs.find(count, alignment: alignment) { return run }
+      } catch {
+        guard [.outOfSpace, .diskFull, .outOfMemory].contains(error.code) else { throw error }
+        failure = error
+      }
     }
     while let f = space.popOldest() {
       giveBack(&space, f.unit, f.length)
@@ -299,10 +318,12 @@ extension PersistentHeap {
       map.set(unit, tag: UnitMap.Tag.objectHeld, length: length)
       space.rest(unit, length, tick: tick)
     }
+    noteGain()
   }
 
   /// Gives a held extent back whose head still says free.
   func cancelExtent(_ unit: Int, _ length: Int) {
     extents.withLock { $0.rest(unit, length, tick: now()) }
+    noteGain()
   }
 }

@@ -72,6 +72,7 @@ extension PersistentHeap {
     nvm_store_release(control + Control.unitCount, UInt64(new))
     populate(old, new - old)
     space.runs.insert(old, new - old, limit: new)
+    noteGain()
   }
 
   private func moveTable(_ space: inout ExtentSpace, to new: Int, tableUnits t: Int) throws(NVMError) {
@@ -114,6 +115,7 @@ extension PersistentHeap {
     region.flush(entry(unit), count: 8)
     try region.settle()
     giveBack(&space, unit, oldTableUnits)
+    noteGain()
   }
 
   /// Writes both header copies, the older first.

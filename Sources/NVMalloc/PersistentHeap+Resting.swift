@@ -128,6 +128,8 @@ extension PersistentHeap {
     if slab.pointee.freeCount == 1 { home.pointee.relist(slab) }
     if slab.pointee.busy == 0 {
       home.pointee.emptyCount += 1
+      // One is kept.
+      if home.pointee.emptyCount > 1 { noteGain() }
       if home.pointee.emptyCount > keeping.count(home) { detach(home, slab, &empty) }
     }
   }
@@ -162,6 +164,7 @@ extension PersistentHeap {
         try region.settle()
         space.slabUnits -= count
         giveBack(&space, unit, count)
+        noteGain()
         slab.pointee.nextOfClass = space.spareSlabs
         space.spareSlabs = slab
       }
@@ -219,10 +222,10 @@ extension PersistentHeap {
   /// of what has rested was settled; under space pressure all, and everything that rests is settled first. O(slabs of
   /// classes with such), and of what is settled.
   /// - Parameter units: so many are wanted.
-  /// - Returns: whether there were any.
-  func reclaimSlabs(for units: Int, underPressure: Bool) throws(NVMError) -> Bool {
+  func reclaimSlabs(for units: Int, underPressure: Bool) throws(NVMError) -> Findings {
+    _ = nvm_fetch_add_relaxed(control + Control.searches, 1)
     if underPressure { adoptAll() }
-    var found = false
+    var findings = Findings()
     var settling = Self.settledAhead(ofUnits: units, unitShift)
     for i in 0..<classCount {
       if underPressure { try settleAll(i) }
@@ -234,6 +237,10 @@ extension PersistentHeap {
           settling -= settleResting(c, atMost: settling, keeping: .one, &empty)
           c.pointee.shrinkRing()
         }
+        if c.pointee.quarantined > Self.batch {
+          if settling <= 0 { findings.isCut = true }
+          findings.restsFor = min(findings.restsFor, c.pointee.restsFor(ticks: restTicks, now: now))
+        }
         var next = underPressure || c.pointee.emptyCount > keeping ? c.pointee.anySlab : nil
         while let slab = next, underPressure || c.pointee.emptyCount > keeping {
           next = slab.pointee.nextOfClass
@@ -244,10 +251,10 @@ extension PersistentHeap {
           if slab.pointee.busy == 0 { detach(c, slab, &empty) }
         }
         lock(of: c).unlock()
-        if empty != nil { found = true }
+        if empty != nil { findings.hasGained = true }
         try releaseSlabs(empty)
       }
     }
-    return found
+    return findings
   }
 }

@@ -103,6 +103,7 @@ extension PersistentHeap {
   private func move(_ slab: UnsafeMutablePointer<Slab>, from: Share, to: Share) {
     slab.setHome(to)
     to.pointee.take(slab, from: from)
+    noteGain()
   }
 
   /// Brings all shares of a class into the first, which all threads use from now on, until they wait for each other again.

@@ -127,7 +127,10 @@ extension PersistentHeap {
     slab.pointee.searchWord = 0
     slab.pointee.busy = live
     c.pointee.liveBlocks += live
-    if live == 0 { c.pointee.emptyCount += 1 }
+    if live == 0 {
+      c.pointee.emptyCount += 1
+      noteGain()
+    }
     slab.publishBits(bits)
     c.pointee.relist(slab)
   }

@@ -100,7 +100,10 @@ extension PersistentHeap {
     defer { lock(of: c).unlock() }
     slab.pointee.damaged += 1
     slab.pointee.busy -= 1
-    if slab.pointee.busy == 0 { c.pointee.emptyCount += 1 }
+    if slab.pointee.busy == 0 {
+      c.pointee.emptyCount += 1
+      noteGain()
+    }
     c.pointee.liveBlocks -= 1
   }
 
@@ -125,6 +128,9 @@ extension PersistentHeap {
           if let found = try search(share, underPressure: attempt == 1) { return found }
         }
       }
+      let slabUnits = SizeClasses.slabUnits(
+        blockBytes: c.pointee.blockBytes, unitShift: unitShift, isFirst: true)
+      if attempt < 2, isShort(of: slabUnits) { continue }
       do throws(NVMError) {
         try makeSlab(c, reclaiming: attempt == 2)
       } catch {
@@ -132,8 +138,6 @@ extension PersistentHeap {
         if attempt < 2 { continue }
         if let found = try takeLarger(index, prefix) { return found }
         // Without a header in front an extent of its own can be smaller than a slab.
-        let slabUnits = SizeClasses.slabUnits(
-          blockBytes: c.pointee.blockBytes, unitShift: unitShift, isFirst: true)
         if units(forBytes: byteCount) < slabUnits { return nil }
         throw error
       }

@@ -52,10 +52,17 @@ public final class PersistentHeap: @unchecked Sendable {
     static let isClosed = 16
     static let isClockManual = 24
     static let manualTime = 32
-    static let generation = 40
-    static let damaged = 48
-    static let restingUnits = 56
-    static let linkLocks = 64
+    static let damaged = 40
+    /// From here on words that change all the time: on a line of their own, since those before are read by every call.
+    static let restingUnits = 64
+    static let generation = 72
+    /// See ``PersistentHeap/isShort(of:)``.
+    static let gains = 80
+    static let shortUnits = 88
+    static let shortGains = 96
+    static let shortUntil = 104
+    static let searches = 112
+    static let linkLocks = 128
     static let size = linkLocks + 8 * linkLockCount
   }
 

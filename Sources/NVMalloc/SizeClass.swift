@@ -166,6 +166,15 @@ struct SizeClass {
     return i &- ringHead
   }
 
+  /// In how many ticks the oldest will have rested: 0 where it has.
+  mutating func restsFor(ticks: UInt32, now: () -> UInt32) -> UInt32 {
+    if ringTail == ringHead { return .max }
+    let now = now()
+    if stampedTo <= ringHead { stamp(now) }
+    let age = now &- ring[ringHead & ringMask].tick
+    return age >= ticks ? 0 : ticks &- age
+  }
+
   // MARK: Between shares, both locked
 
   /// Takes blocks that have rested in another share, ahead of its own. Returns how many.

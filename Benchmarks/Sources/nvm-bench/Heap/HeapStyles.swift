@@ -68,6 +68,37 @@ final class DeferredStyle: HeapStyle {
   }
 }
 
+/// `allocate`, durable on return, and frees `batch` at a time: `deallocate(contentsOf:)`.
+final class BatchStyle: HeapStyle {
+  static var name: String { ours + " free" }
+  static func links(_ heap: PersistentHeap, count: Int) throws -> Offset { Offset(0) }
+  private let heap: PersistentHeap
+  private let batch: Int
+  private let doomed: UnsafeMutablePointer<Offset>
+  private var count = 0
+  init(_ heap: PersistentHeap, links: Offset, batch: Int) {
+    self.heap = heap
+    self.batch = batch
+    doomed = .allocate(capacity: batch)
+  }
+  deinit { doomed.deallocate() }
+  @inline(__always) func allocate(_ slot: Int, _ size: Int) -> UInt64 {
+    do throws(NVMError) { return try heap.allocate(byteCount: size).rawValue } catch { return 0 }
+  }
+  @inline(__always) func free(_ slot: Int, _ handle: UInt64) -> Bool {
+    (doomed + count).initialize(to: Offset(rawValue: handle))
+    count &+= 1
+    return count < batch || settle()
+  }
+  func settle() -> Bool {
+    defer { count = 0 }
+    do throws(NVMError) {
+      try heap.deallocate(contentsOf: UnsafeBufferPointer(start: doomed, count: count))
+      return true
+    } catch { return false }
+  }
+}
+
 /// `place` and `remove`: with a link in persistent memory, all or nothing. It makes the bytes durable too.
 final class PlaceStyle: HeapStyle {
   static var name: String { ours + " place" }

@@ -72,7 +72,7 @@ struct HeapRound {
     }
     for (interface, name, batch) in [
       (OurHeap.Interface.place, "place", 1), (.publish, "publish", 1), (.publish, "publish ×16", 16),
-      (.deferred, "deferred ×16", 16),
+      (.deferred, "deferred ×16", 16), (.batch, "free ×64", 64),
     ] {
       try add("\(ours) \(name)") {
         try OurHeap(

@@ -9,11 +9,12 @@ final class OurHeap: HeapContestant {
   private enum Styles {
     case plain([PlainStyle])
     case deferred([DeferredStyle])
+    case batch([BatchStyle])
     case place([PlaceStyle])
     case publish([PublishStyle])
   }
   enum Interface {
-    case plain, deferred, place, publish
+    case plain, deferred, batch, place, publish
   }
 
   let name: String
@@ -36,6 +37,7 @@ final class OurHeap: HeapContestant {
       switch interface {
       case .plain: PlainStyle.name
       case .deferred: DeferredStyle.name
+      case .batch: BatchStyle.name
       case .place: PlaceStyle.name
       case .publish: PublishStyle.name
       }
@@ -62,6 +64,7 @@ final class OurHeap: HeapContestant {
       switch interface {
       case .plain: .plain(try threads(PlainStyle.self))
       case .deferred: .deferred(try threads(DeferredStyle.self))
+      case .batch: .batch(try threads(BatchStyle.self))
       case .place: .place(try threads(PlaceStyle.self))
       case .publish: .publish(try threads(PublishStyle.self))
       }
@@ -91,6 +94,7 @@ final class OurHeap: HeapContestant {
     switch styles {
     case .plain(let s): Self.run(s[thread], region, slots, steps, ticks, &outcome)
     case .deferred(let s): Self.run(s[thread], region, slots, steps, ticks, &outcome)
+    case .batch(let s): Self.run(s[thread], region, slots, steps, ticks, &outcome)
     case .place(let s): Self.run(s[thread], region, slots, steps, ticks, &outcome)
     case .publish(let s): Self.run(s[thread], region, slots, steps, ticks, &outcome)
     }
@@ -102,6 +106,7 @@ final class OurHeap: HeapContestant {
     switch styles {
     case .plain(let s): Self.produce(s[thread], region, ring, size, count, &outcome)
     case .deferred(let s): Self.produce(s[thread], region, ring, size, count, &outcome)
+    case .batch(let s): Self.produce(s[thread], region, ring, size, count, &outcome)
     case .place(let s): Self.produce(s[thread], region, ring, size, count, &outcome)
     case .publish(let s): Self.produce(s[thread], region, ring, size, count, &outcome)
     }
@@ -112,6 +117,7 @@ final class OurHeap: HeapContestant {
     switch styles {
     case .plain(let s): Self.consume(s[thread], region, ring, count, &outcome)
     case .deferred(let s): Self.consume(s[thread], region, ring, count, &outcome)
+    case .batch(let s): Self.consume(s[thread], region, ring, count, &outcome)
     case .place(let s): Self.consume(s[thread], region, ring, count, &outcome)
     case .publish(let s): Self.consume(s[thread], region, ring, count, &outcome)
     }
