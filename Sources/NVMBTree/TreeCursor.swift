@@ -109,8 +109,7 @@ public import NVMRegion
   @inline(__always)
   private func advance() throws(NVMError) -> Bool {
     count = 0
-    try engine.region.checkUsable()
-    guard engine.isReadable else { throw engine.sealedError() }
+    try engine.checkReadable()
     while !isFinished {
       ticket = try engine.gate.ticket()
       if isReverse { loadBackward() } else { loadForward() }

@@ -9,6 +9,13 @@ extension TreeEngine {
     if gate.isRemoved { throw gate.removedError() }
   }
 
+  /// For walks: a call, because where it is inlined the region is retained for each leaf.
+  @inline(never)
+  func checkReadable() throws(NVMError) {
+    try region.checkUsable()
+    guard isReadable else { throw sealedError() }
+  }
+
   /// The word stored for `key`, or nil. O(log n), flushes nothing, takes no lock.
   ///
   /// For a key longer than its head the caller's epoch must be pinned, from before this call; and a word that leads to
