@@ -60,6 +60,15 @@ public final class StoreTransaction {
       path: store.path)
   }
 
+  @usableFromInline @inline(never)
+  func undecodable<Value: DurableValue>(_ type: Value.Type) -> NVMError {
+    NVMError(
+      code: .corrupt,
+      message:
+        "A value that the transaction has stored is not a valid \(Value.durableTypeName): its coding does not "
+        + "read what it has written.", path: store.path)
+  }
+
   // MARK: For the store
 
   /// The changes in the order in which they go in: by tree and key. Valid until ``end()``.
@@ -121,7 +130,9 @@ public struct TransactionTree<Key: DurableKey, Value: DurableValue> {
     try transaction.checkOpen()
     return try key.withKeyBytes { (bytes) throws(NVMError) -> Value? in
       switch table.pending(bytes) {
-      case .value(let value): return Value(valueBytes: value)
+      case .value(let bytes):
+        guard let value = Value(valueBytes: bytes) else { throw transaction.undecodable(Value.self) }
+        return value
       case .nothing: return nil
       case .unchanged: return try tree.value(forKey: key)
       }

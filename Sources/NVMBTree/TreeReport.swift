@@ -99,8 +99,10 @@ extension TreeEngine {
         // A record that a thread is about to enter in a leaf, or to retire, is not lost.
         if attempt > 0 { usleep(2000) }
         report.unreachableRecords = 0
-        try heap.forEachBlock(tag: .treeRecord, owner: owner) { (block) throws(NVMError) in
-          if !referred.contains(block.payload) { report.unreachableRecords += 1 }
+        try Self.passingDamage { () throws(NVMError) in
+          try heap.forEachBlock(tag: .treeRecord, owner: owner) { (block) throws(NVMError) in
+            if !referred.contains(block.payload) { report.unreachableRecords += 1 }
+          }
         }
         waiting = waitingForReaders
         if report.unreachableRecords <= waiting { break }

@@ -378,4 +378,25 @@ final class TransactionTests: StoreTestCase {
     XCTAssertEqual(try again.tree("numbers", of: Int.self, Int.self).count, 40)
     try assertClean(again)
   }
+
+  /// A value that its own coding cannot read is an error inside of a transaction too, not a missing entry.
+  func testValuesThatCannotBeRead() throws {
+    struct Unreadable: DurableBytesValue {
+      static let durableTypeName = "Unreadable"
+      init() {}
+      init?(valueBytes: UnsafeRawBufferPointer) { return nil }
+      func withValueBytes<R: ~Copyable>(
+        _ body: (UnsafeRawBufferPointer) throws(NVMError) -> R
+      ) throws(NVMError) -> R { try withUnsafeBytes(of: 7 as UInt8, body) }
+    }
+    let store = try NVMStore(path: path(), options: options)
+    let tree = try store.tree("t", of: Int.self, Unreadable.self)
+    try store.write { tx in
+      try tx[tree].setValue(Unreadable(), forKey: 1)
+      assertThrows(.corrupt, mentions: "Unreadable") { try tx[tree][1] }
+      assertThrows(.corrupt) { try tx[tree].removeValue(forKey: 1) }
+      XCTAssert(try tx[tree].contains(1))
+    }
+    assertThrows(.corrupt, mentions: "Unreadable") { try tree[1] }
+  }
 }
