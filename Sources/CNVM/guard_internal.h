@@ -59,12 +59,34 @@ static inline bool guard_has_window(struct guard *g, uint64_t granule) {
   return atomic_load(&g->windows[granule]) != 0;
 }
 
+static inline bool guard_is_open(struct guard *g, uint64_t granule) {
+  return granule < g->granules && (atomic_load(&g->open[granule / 64]) >> (granule % 64) & 1) != 0;
+}
+
+// guard.c: pages and the queue.
 // Makes a granule writable, or its block, or, when the process has too many mappings, everything. 0 or -errno. Safe in
 // a handler.
 int guard_grant(struct guard *g, uint64_t granule);
 void guard_enqueue(struct guard *g, uint64_t granule);
 // Makes [first, end) writable, for the caller to put into the queue. 0 or -errno.
 int guard_open_run(struct guard *g, uint64_t first, uint64_t end);
+// The protection of granules [first, end), as far as they are mapped. 0 or -errno.
+int guard_change(struct guard *g, uint64_t first, uint64_t end, int protection);
+// Protects [first, end), none of which has a window. Returns whether it is done.
+bool guard_shut(struct guard *g, uint64_t first, uint64_t end);
+// Requests of one word of a bitmap.
+void guard_note(struct guard *g, _Atomic uint64_t *bitmap, uint64_t word, uint64_t bits);
+// A granule that the mapping has grown by is writable.
+void guard_granule_is_new(struct guard *g, uint64_t granule);
+// How many mappings the system grants; once.
+void guard_learn_limit(void);
+// No border may be added.
+bool guard_has_many_stretches(void);
+// All is writable again.
+void guard_forget_stretches(struct guard *g);
+
+// guard_batches.c: what the guard's thread runs.
+void *guard_work(void *guard);
 
 // guard_blocks.c
 #define GUARD_BLOCK_DENSE 1   // opens as one

@@ -87,6 +87,14 @@ int nvm_allocate(int fd, uint64_t offset, uint64_t length) {
   return allocate(fd, offset, length);
 }
 
+int nvm_fill_holes(int fd, uint64_t length) {
+  // (posix_fallocate would write block by block where the file system knows no other way.)
+  for (;;) {
+    if (fallocate(fd, 0, 0, (off_t)length) == 0) return 0;
+    if (errno != EINTR) return -errno;
+  }
+}
+
 int nvm_map_fixed_sync(void *at, size_t length, int fd, uint64_t off) {
   void *p = mmap(at, length, PROT_READ | PROT_WRITE, MAP_SHARED_VALIDATE | MAP_SYNC | MAP_FIXED, fd, (off_t)off);
   return p == MAP_FAILED ? -errno : 0;

@@ -104,7 +104,11 @@ enum TreeScenarios {
         for key in range { $0[key] = key * 3 }
       }
     }
-    return [load(10...23), put(5, 5), load(30...33), remove(33), remove(32), load(40...40)]
+    // The last one below the range of a leaf that was emptied.
+    return [
+      load(10...23), put(5, 5), load(30...33), remove(33), remove(32), load(40...40), remove(40),
+      load(35...36),
+    ]
   }
 
   /// Over many leaves, each an atomic step, the lowest first: from the middle of one leaf to that of another, the

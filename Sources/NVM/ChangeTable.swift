@@ -5,7 +5,7 @@ import NVMBTree
 /// The changes of one tree while a transaction runs: encoded keys and values in one block of memory, found by hash.
 /// A key stands in it once.
 ///
-/// Not thread-safe: it belongs to a transaction.
+/// Not thread-safe: it belongs to a transaction, and in between to the open tree, for the next one.
 @usableFromInline final class ChangeTable {
   /// What a key comes to hold.
   @usableFromInline enum Pending {
@@ -35,7 +35,7 @@ import NVMBTree
 
   init(_ tree: EncodedTree) {
     self.tree = tree
-    // Not the same in each run: nobody can prepare keys that all fall on one slot.
+    // Not the same in each opening: nobody can prepare keys that all fall on one slot.
     seed = UInt64.random(in: .min ... .max)
     bytes = .allocate(byteCount: capacity, alignment: 8)
   }
@@ -46,7 +46,22 @@ import NVMBTree
   /// The number of keys.
   var count: Int { entries.count }
 
-  // MARK: Changes
+  // MARK: Another transaction
+
+  /// Beyond this it is not worth keeping, in slots and bytes.
+  private static let mostSlots = 4096
+  private static let mostBytes = 256 << 10
+
+  /// Forgets all changes. Whether the table is small enough to be kept for the next transaction. O(slots).
+  func removeAll() -> Bool {
+    guard slots.count <= Self.mostSlots, capacity <= Self.mostBytes else { return false }
+    entries.removeAll(keepingCapacity: true)
+    slots.withUnsafeMutableBufferPointer { $0.update(repeating: 0) }
+    used = 0
+    return true
+  }
+
+  // MARK: Questions
 
   /// What the key is changed to so far. O(1).
   @usableFromInline
@@ -56,6 +71,8 @@ import NVMBTree
     guard entry.valueCount >= 0 else { return .nothing }
     return .value(UnsafeRawBufferPointer(start: bytes + entry.value, count: entry.valueCount))
   }
+
+  // MARK: Changes
 
   /// Notes what a key comes to hold; `nil`: nothing. Copies both. O(1).
   @usableFromInline
@@ -153,5 +170,10 @@ extension UnsafeMutableRawPointer {
 struct TreeChanges {
   let number: UInt32
   let changes: [EncodedChange]
-  let replaced = ReplacedValues()
+  let replaced: ReplacedValues
+
+  init(number: UInt32, changes: [EncodedChange]) {
+    (self.number, self.changes) = (number, changes)
+    replaced = ReplacedValues(capacity: changes.count)
+  }
 }

@@ -26,13 +26,13 @@ extension NVMStore {
   /// durably, when the call returns; a crash before leaves nothing of it.
   ///
   /// - Parameters:
-  ///   - name: 1 to 255 bytes of UTF-8.
+  ///   - name: 1 to 255 bytes of UTF-8. Names that Swift takes for equal, whatever their normalization, are one.
   ///   - progress: called with the share of the recovery done, from any thread.
   /// - Throws: `.typeMismatch` when it holds other types, `.invalidArgument` for a bad name, `.corrupt`, `.outOfSpace`,
   ///   `.diskFull`, `.readOnly` when it would have to be made in a store opened read-only, `.closed`.
   public func tree<Key: DurableKey, Value: DurableValue>(
     _ name: String, of key: Key.Type = Key.self, _ value: Value.Type = Value.self,
-    progress: ((Double) -> Void)? = nil
+    progress: (@Sendable (Double) -> Void)? = nil
   ) throws(NVMError) -> DurableBTree<Key, Value> {
     try state.withLock { (state) throws(NVMError) -> DurableBTree<Key, Value> in
       try checkUsable(state)
@@ -58,7 +58,7 @@ extension NVMStore {
   /// The tree of this name, whatever its types are.
   /// - Throws: `.notFound`, `.corrupt`, `.closed`.
   public func encodedTree(
-    named name: String, progress: ((Double) -> Void)? = nil
+    named name: String, progress: (@Sendable (Double) -> Void)? = nil
   ) throws(NVMError) -> EncodedTree {
     try state.withLock { (state) throws(NVMError) -> EncodedTree in
       try checkUsable(state)
@@ -102,7 +102,9 @@ extension NVMStore {
     try state.withLock { (state) throws(NVMError) in
       try checkUsable(state)
       try region.checkWritable()
-      guard let entry = state.entries[name] else { throw unknownTree(name, state) }
+      guard let index = state.entries.index(forKey: name) else { throw unknownTree(name, state) }
+      // As the catalogue spells it: names that are equal may differ in their normalization, and there bytes count.
+      let (name, entry) = state.entries[index]
       let tree = state.open[entry.number]?.tree
       try tree?.hold()
       do throws(NVMError) {

@@ -47,6 +47,8 @@ public final class NVMStore: Sendable {
   struct OpenTree {
     let tree: EncodedTree
     var handles: [ObjectIdentifier: any Sendable] = [:]
+    /// An empty one, for the next transaction. Taken and given back with the turn.
+    var spareTable: ChangeTable?
   }
 
   init(

@@ -29,14 +29,14 @@ public final class StoreTransaction {
         }
         return TransactionTree(transaction: self, tree: tree, table: table)
       }
-      guard let known = store.openTree(sharedBy: tree) else {
+      guard let (known, spare) = store.takeOpenTree(sharedBy: tree) else {
         throw NVMError(
           code: .invalidArgument,
           message: "The tree is not one of this store's open trees. Get it by store.tree(_:of:_:).",
           path: store.path)
       }
       try known.hold()
-      let table = ChangeTable(known)
+      let table = spare ?? ChangeTable(known)
       tables[tree.number] = table
       return TransactionTree(transaction: self, tree: tree, table: table)
     }
@@ -60,6 +60,15 @@ public final class StoreTransaction {
       path: store.path)
   }
 
+  @usableFromInline @inline(never)
+  func undecodable<Value: DurableValue>(_ type: Value.Type) -> NVMError {
+    NVMError(
+      code: .corrupt,
+      message:
+        "A value that the transaction has stored is not a valid \(Value.durableTypeName): its coding does not "
+        + "read what it has written.", path: store.path)
+  }
+
   // MARK: For the store
 
   /// The changes in the order in which they go in: by tree and key. Valid until ``end()``.
@@ -74,18 +83,34 @@ public final class StoreTransaction {
 
   func end() {
     isEnded = true
-    for table in tables.values { table.tree.release() }
+    for (number, table) in tables {
+      table.tree.release()
+      if table.removeAll() { store.keep(table, forTree: number) }
+    }
     tables = [:]
   }
 }
 
 extension NVMStore {
-  /// The open tree that a handle belongs to, if it is one of this store's.
-  func openTree<Key: DurableKey, Value: DurableValue>(sharedBy tree: DurableBTree<Key, Value>) -> EncodedTree?
-  {
-    let known = state.withLock { $0.open[tree.number]?.tree }
-    guard let known, tree.shares(known) else { return nil }
-    return known
+  /// The open tree that a handle belongs to, if it is one of this store's, and the table that the last transaction has
+  /// left there. With the turn.
+  fileprivate func takeOpenTree<Key: DurableKey, Value: DurableValue>(
+    sharedBy tree: DurableBTree<Key, Value>
+  ) -> (EncodedTree, ChangeTable?)? {
+    let number = tree.number
+    return state.withLock { state in
+      guard let known = state.open[number]?.tree, tree.shares(known) else { return nil }
+      let spare = state.open[number]?.spareTable
+      state.open[number]?.spareTable = nil
+      return (known, spare)
+    }
+  }
+
+  /// Leaves an empty table to the next transaction. With the turn.
+  fileprivate func keep(_ table: ChangeTable, forTree number: UInt32) {
+    state.withLock { state in
+      if state.open[number]?.tree === table.tree { state.open[number]?.spareTable = table }
+    }
   }
 }
 
@@ -105,7 +130,9 @@ public struct TransactionTree<Key: DurableKey, Value: DurableValue> {
     try transaction.checkOpen()
     return try key.withKeyBytes { (bytes) throws(NVMError) -> Value? in
       switch table.pending(bytes) {
-      case .value(let value): return Value(valueBytes: value)
+      case .value(let bytes):
+        guard let value = Value(valueBytes: bytes) else { throw transaction.undecodable(Value.self) }
+        return value
       case .nothing: return nil
       case .unchanged: return try tree.value(forKey: key)
       }

@@ -124,6 +124,18 @@ extension DurableBTree {
   /// - Throws: ``NVMError`` as ``updateValue(_:forKey:)``, and what `transform` throws; nothing is changed then.
   @discardableResult @inlinable
   public func updateValue(forKey key: Key, _ transform: (Value?) throws -> Value?) throws -> Value? {
+    var new: Value?
+    _ = try exchangeValue(forKey: key) { old in
+      new = try transform(old)
+      return .some(new)
+    }
+    return new
+  }
+
+  /// Replaces the value of a key by what `decide` makes of it, as one atomic step; nothing is written where that is nil.
+  /// - Returns: whether `decide` gave something, a value or none.
+  @inlinable
+  func exchangeValue(forKey key: Key, _ decide: (Value?) throws -> Value??) throws -> Bool {
     // Pinned, a record offset cannot come to mean another record between look and change.
     engine.pin()
     defer { engine.unpin() }
@@ -131,34 +143,29 @@ extension DurableBTree {
       let word = try withSearchKey(key) { (key) throws(NVMError) in try engine.lookup(key) }
       var old: Value?
       if let word { old = try decodeValue(key.keyHead, word) }
-      let new = try transform(old)
+      guard let new = try decide(old) else { return false }
       let condition = word.map { UpdateCondition.unchanged($0) } ?? .absent
       let outcome: UpdateOutcome
       if let new {
         outcome = try update(new, key, condition)
       } else if word == nil {
-        return nil
+        return true
       } else {
         outcome = try remove(key, condition)
       }
       if case .refused = outcome { continue }
-      return new
+      return true
     }
   }
 
   /// Stores `desired` where the value now is `expected`; nil stands for no entry, on both sides. One atomic step,
-  /// durable on return. O(log n).
+  /// durable on return; where it is not, nothing is written. O(log n).
   /// - Returns: whether it was exchanged.
   @discardableResult @inlinable
   public func compareExchange(
     forKey key: Key, expected: Value?, desired: Value?
   ) throws -> Bool where Value: Equatable {
-    var matched = false
-    _ = try updateValue(forKey: key) { old in
-      matched = old == expected
-      return matched ? desired : old
-    }
-    return matched
+    try exchangeValue(forKey: key) { old in old == expected ? .some(desired) : nil }
   }
 
   /// Removes the entry of a key and returns its value, or nil where there is none. Durable on return. O(log n); one
@@ -220,7 +227,7 @@ extension DurableBTree {
   deinit {
     // Left over by an error: records that nothing refers to.
     for entry in entries {
-      if let record = engine.recordOffset(entry.head, entry.word) { engine.discardRecord(record) }
+      if let record = engine.recordOffset(entry.head, entry.word) { engine.discardPrepared(record) }
     }
   }
 

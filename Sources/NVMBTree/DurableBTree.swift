@@ -57,19 +57,25 @@ public final class DurableBTree<Key: DurableKey, Value: DurableValue>: Sendable 
   /// a store.
   ///
   /// A crash while it is made leaves blocks that the next call finds by their owner and frees: the number is
-  /// derived from the name, so a leftover is met again.
+  /// derived from the name, so a leftover is met again. Thread-safe.
   public convenience init(
     in heap: PersistentHeap, root name: String, options: TreeOptions = TreeOptions()
   ) throws(NVMError) {
-    let engine: TreeEngine
     if let handle = try heap.root(named: name) {
-      engine = try Self.open(in: heap, at: handle, options: options).engine
-    } else {
-      let number = try Self.freeNumber(in: heap, for: name)
-      engine = try Self.create(in: heap, number: number, options: options).engine
-      try heap.setRoot(engine.handle, named: name)
+      self.init(try Self.open(in: heap, at: handle, options: options).engine)
+      return
     }
-    self.init(engine)
+    self.init(
+      try TreeEngine.making.withLock { (_) throws(NVMError) -> TreeEngine in
+        // Another thread was quicker.
+        if let handle = try heap.root(named: name) {
+          return try Self.open(in: heap, at: handle, options: options).engine
+        }
+        let number = try Self.freeNumber(in: heap, for: name)
+        let engine = try Self.create(in: heap, number: number, options: options).engine
+        try heap.setRoot(engine.handle, named: name)
+        return engine
+      })
   }
 
   /// A number that no linked tree has; leftovers of an interrupted creation under it are freed.
@@ -103,9 +109,10 @@ public final class DurableBTree<Key: DurableKey, Value: DurableValue>: Sendable 
   /// Figures of this moment. O(extents).
   public var statistics: TreeStatistics { engine.statistics }
 
-  /// The number of entries. O(1); while writers are at work, of some moment.
+  /// The number of entries. O(1). While writers are at work it is approximate: off by no more than what they change in
+  /// that moment.
   public var count: Int { engine.count }
-  /// Whether there is no entry. O(1).
+  /// Whether there is no entry: ``count`` is 0. Beside writers ``first`` tells for certain.
   public var isEmpty: Bool { engine.count == 0 }
 
   /// Frees what waited for readers and gives unused space back to the heap. The tree stays usable.
@@ -116,7 +123,8 @@ public final class DurableBTree<Key: DurableKey, Value: DurableValue>: Sendable 
   public func close() { engine.close() }
 
   /// Checks every leaf and record against its checksums, the order of keys, and the agreement of chain, inner nodes
-  /// and count. O(n); other threads may go on, but totals are exact only while nobody writes.
+  /// and count. O(n). Other threads may go on, and writers wait for the leaf that is looked at; but counts are compared
+  /// and lost records found only where nobody writes.
   public func verify() throws(NVMError) -> TreeReport { try engine.verify() }
 }
 
@@ -158,9 +166,8 @@ extension DurableBTree {
       } else if let bytes = try engine.recordValue(head: head, word: word) {
         Value(valueBytes: bytes)
       } else {
-        // Up to seven bytes above the length, first byte lowest.
-        withUnsafeBytes(of: (word &>> 8).littleEndian) {
-          Value(valueBytes: UnsafeRawBufferPointer(rebasing: $0[..<min(Int(word & 0xFF), 7)]))
+        withUnsafeBytes(of: SlotValue.bytes(word)) {
+          Value(valueBytes: UnsafeRawBufferPointer(rebasing: $0[..<SlotValue.length(word)]))
         }
       }
     guard let value else { throw undecodable("value", head) }

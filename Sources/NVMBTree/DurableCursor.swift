@@ -92,7 +92,13 @@ public final class DurableCursor<Key: DurableKey, Value: DurableValue> {
   }
 
   private func step() throws(NVMError) -> (key: Key, value: Value)? {
-    arrive(try walk?.nextEntry())
+    do throws(NVMError) {
+      return arrive(try walk?.nextEntry())
+    } catch {
+      // It has gone past what it could not give: the next step starts from the cursor's own place.
+      walk = nil
+      throw error
+    }
   }
 
   private func arrive(_ entry: (key: Key, value: Value)?) -> (key: Key, value: Value)? {

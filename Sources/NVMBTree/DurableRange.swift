@@ -80,7 +80,9 @@ public import NVMRegion
     @usableFromInline let cursor: TreeCursor
     /// Entries with records are decoded a leaf at a time, while their records are held.
     @usableFromInline var decoded: [Element] = []
+    /// The next entry of the leaf under way, and their number. Not the cursor's: a loop has them in registers.
     @usableFromInline var position = 0
+    @usableFromInline var count = 0
     @usableFromInline let status: RangeStatus
 
     @inlinable
@@ -101,15 +103,19 @@ public import NVMRegion
     @inlinable
     public mutating func nextEntry() throws(NVMError) -> Element? {
       if Self.isInline {
-        if cursor.index == cursor.count { guard try cursor.load() else { return nil } }
-        let head = cursor.entries[2 &* cursor.index]
-        let word = cursor.entries[2 &* cursor.index &+ 1]
-        cursor.index &+= 1
+        if position == count {
+          (position, count) = (0, 0)
+          guard try cursor.load() else { return nil }
+          count = cursor.count
+        }
+        let head = cursor.entries[2 &* position]
+        let word = cursor.entries[2 &* position &+ 1]
+        position &+= 1
         guard let key = Key(keyHead: head) else { throw tree.undecodable("key", head) }
         guard let value = Value(valueWord: word) else { throw tree.undecodable("value", head) }
         return (key, value)
       }
-      if position == decoded.count { guard try decodeNextLeaf() else { return nil } }
+      if position == count { guard try decodeNextLeaf() else { return nil } }
       position &+= 1
       return decoded[position &- 1]
     }
@@ -118,7 +124,7 @@ public import NVMRegion
     @inlinable
     mutating func decodeNextLeaf() throws(NVMError) -> Bool {
       decoded.removeAll(keepingCapacity: true)
-      position = 0
+      (position, count) = (0, 0)
       guard try cursor.loadPinned() else { return false }
       var isWhole = false
       defer {
@@ -133,6 +139,7 @@ public import NVMRegion
         decoded.append((try tree.decodeKey(head, word), try tree.decodeValue(head, word)))
       }
       isWhole = true
+      count = decoded.count
       return true
     }
 

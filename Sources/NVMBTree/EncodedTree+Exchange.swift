@@ -27,7 +27,8 @@ package final class ReplacedValues {
   @exclusivity(unchecked) private var items: [Item] = []
   @exclusivity(unchecked) private var bytes: [UInt8] = []
 
-  package init() {}
+  /// - Parameter capacity: of so many changes.
+  package init(capacity: Int) { items.reserveCapacity(capacity) }
 
   @inline(__always) func note(_ change: Int, _ value: UnsafeRawBufferPointer?) {
     items.append(Item(change: change, start: bytes.count, count: value?.count ?? -1))

@@ -25,11 +25,12 @@ struct EntryCount: @unchecked Sendable {
     }
   }
 
-  /// The sum over all threads. O(1).
+  /// The sum over all threads. O(1). Beside writers it may lack an insertion and have the removal behind it: never
+  /// below 0.
   var total: Int {
     var sum: UInt64 = 0
     for line in 0..<Self.lines { sum &+= nvm_load_relaxed(base + line &* 64) }
-    return Int(truncatingIfNeeded: sum)
+    return max(0, Int(truncatingIfNeeded: sum))
   }
 
   /// Before the tree is shared.

@@ -112,6 +112,12 @@ extension InnerNode {
     setPrefixLength(common)
   }
 
+  /// Makes a node that nobody reads any more one of short keys, which a tree of words expects: it never looks after tails.
+  func forgetTails() {
+    setPrefixLength(0)
+    for i in 0..<Self.slots { nvm_store_relaxed(tails + (Self.pointers &+ 8 &* i), 0) }
+  }
+
   private func rest(of tail: UnsafeMutableRawPointer?, _ prefix: Int) -> UInt64 {
     guard let tail else { return 0 }
     return Self.word(tail + 8, tail.load(as: Int.self), at: prefix)

@@ -39,7 +39,7 @@ extension TreeBatch {
       throw engine.valueTooLarge(bytes.count)
     }
     do throws(NVMError) {
-      let value = try engine.prepare(keys[i], word: word, bytes: bytes)
+      let value = try engine.prepareAhead(keys[i], word: word, bytes: bytes)
       words[i] = value.word
       if value.record != nil { loose |= 1 << UInt32(i) }
     } catch {
@@ -51,7 +51,7 @@ extension TreeBatch {
   /// Frees the records of entries that were not stored.
   @usableFromInline func discardLoose() {
     for i in 0..<count where loose & 1 << UInt32(i) != 0 {
-      if let record = engine.recordOffset(keys[i].head, words[i]) { engine.discardRecord(record) }
+      if let record = engine.recordOffset(keys[i].head, words[i]) { engine.discardPrepared(record) }
     }
     loose = 0
     count = 0

@@ -30,7 +30,6 @@ public import NVMRegion
   /// The current leaf's entries in the range, in the order of the walk: pairs of head and word.
   @usableFromInline let entries: UnsafeMutablePointer<UInt64>
   @exclusivity(unchecked) @usableFromInline var count = 0
-  @exclusivity(unchecked) @usableFromInline var index = 0
 
   @usableFromInline
   init(_ engine: TreeEngine, from lower: Bound, to upper: Bound, reverse: Bool) {
@@ -60,9 +59,8 @@ public import NVMRegion
     if let record {
       (found.value, found.valueCount) = (record.key + record.keyLength, record.valueLength)
     } else {
-      // Up to seven bytes above the length, first byte lowest.
-      scratch[1] = (engine.valuesAreBytes ? word &>> 8 : word).littleEndian
-      if engine.valuesAreBytes { found.valueCount = min(Int(word & 0xFF), 7) }
+      scratch[1] = engine.valuesAreBytes ? SlotValue.bytes(word) : word.littleEndian
+      if engine.valuesAreBytes { found.valueCount = SlotValue.length(word) }
     }
     return found
   }
@@ -110,10 +108,8 @@ public import NVMRegion
 
   @inline(__always)
   private func advance() throws(NVMError) -> Bool {
-    index = 0
     count = 0
-    try engine.region.checkUsable()
-    guard engine.isReadable else { throw engine.sealedError() }
+    try engine.checkReadable()
     while !isFinished {
       ticket = try engine.gate.ticket()
       if isReverse { loadBackward() } else { loadForward() }
@@ -307,7 +303,8 @@ public import NVMRegion
       nvm_sort_slots(leaf.base + LeafLayout.firstSlot, UInt32(truncatingIfNeeded: live), entries))
     count = 0
     let isTrusted = engine.isTrusted(leaf)
-    guard engine.isUnchanged(position) else { return false }
+    // The ticket, too: of a transaction that is going in nobody sees a part.
+    guard engine.isUnchanged(position), engine.gate.isCurrent(ticket) else { return false }
     taken = position.leaf
     isDamaged = !isTrusted
     count = n

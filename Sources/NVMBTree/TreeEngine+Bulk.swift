@@ -22,10 +22,12 @@ extension TreeEngine {
     guard let first = entries.first, let firstKey = key(first.head, first.word) else { return }
     for i in 1..<max(1, entries.count) where !isOrdered(entries[i - 1], entries[i]) { throw orderError() }
     try space.checkRoom()
-    var position = descendToLast()
-    while !tryLock(position) {
-      nvm_pause()
-      position = descendToLast()
+    var position = lockLast()
+    // An empty last leaf keeps the range of what was in it, and the keys may lie before that.
+    while leaf(position.leaf).commit.live == 0, innerPath(to: firstKey) != position.leaf {
+      unlockUnchanged(position.leaf, position.version)
+      try absorbEmptyLeaf(rightOf: firstKey)
+      position = lockLast()
     }
     do throws(NVMError) {
       try settleLeaf(position.leaf)
@@ -37,6 +39,36 @@ extension TreeEngine {
     entryCount.add(UInt64(entries.count))
     unlock(position.leaf, position.version)
     try region.acknowledge()
+  }
+
+  private func lockLast() -> Position {
+    while true {
+      let position = descendToLast()
+      if tryLock(position) { return position }
+      nvm_pause()
+    }
+  }
+
+  /// Gives the range of an empty leaf to the leaf of `key`, its left neighbour. One fence.
+  /// - Throws: `.invalidArgument` where the leaf to the right is not empty.
+  private func absorbEmptyLeaf(rightOf key: SearchKey) throws(NVMError) {
+    // The way down reads separators of long keys, which are freed by epoch.
+    space.epochs.pin()
+    defer { space.epochs.unpin() }
+    let position = lockLeaf(for: key)
+    do throws(NVMError) {
+      let leaf = leaf(position.leaf)
+      let next = leaf.next(leaf.commit.alternate)
+      if next != 0 {
+        guard self.leaf(next).commit.live == 0 else { throw orderError() }
+        try settleLeaf(position.leaf)
+        try mergeRight(leaf, key)
+      }
+    } catch {
+      unlock(position.leaf, position.version)
+      throw error
+    }
+    unlock(position.leaf, position.version)
   }
 
   private func append(_ entries: [Entry], _ firstKey: SearchKey, behind last: Leaf) throws(NVMError) {
@@ -74,7 +106,8 @@ extension TreeEngine {
     for i in 0..<leaves {
       let entry = entries[i * leafCapacity]
       guard let key = key(entry.head, entry.word) else { continue }
-      let below = lower.flatMap { self.key($0.head, $0.word) }
+      // Behind an empty leaf nothing tells what lies below: no shorter one than the key itself is sure to separate.
+      let below = lower.flatMap { self.key($0.head, $0.word) } ?? key
       insertSeparator(key, above: below, left: i == 0 ? last.node : nodes[i - 1], right: nodes[i])
       lower = entries[min((i + 1) * leafCapacity, entries.count) - 1]
     }
@@ -89,6 +122,8 @@ extension TreeEngine {
 
   /// The slot word of an entry to load; its record, if it needs one, is on its way to the medium.
   func makeEntry(_ key: SearchKey, word: UInt64, bytes: UnsafeRawBufferPointer?) throws(NVMError) -> Entry {
-    Entry(head: key.head, word: try prepare(key, word: word, bytes: bytes).word, fingerprint: key.fingerprint)
+    Entry(
+      head: key.head, word: try prepareAhead(key, word: word, bytes: bytes).word, fingerprint: key.fingerprint
+    )
   }
 }

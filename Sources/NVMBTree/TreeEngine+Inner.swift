@@ -18,8 +18,10 @@ extension TreeEngine {
     innerNodes.withLock { $0 += 1 }
     return space.allocateInner()
   }
+  /// Gives back a node that is out of the tree. Another tree may get it: of long keys nothing stays behind in it.
   private func freeInner(_ node: UInt32) {
     innerNodes.withLock { $0 -= 1 }
+    if keysAreBytes { space.inner(node).forgetTails() }
     space.freeInner(node)
   }
 

@@ -3,6 +3,9 @@ import NVMRegion
 import NVMalloc
 
 extension TreeEngine {
+  /// Held while the tree of a root is made: of a number that nothing links to yet another thread would free the blocks.
+  static let making = Lock(())
+
   /// Makes a tree's header block and first leaf, durable but linked from nowhere.
   static func create(
     in heap: PersistentHeap, number: UInt32, keyForm: UInt8, valueForm: UInt8, keyType: String,
@@ -95,14 +98,28 @@ extension TreeEngine {
   static func destroy(number: UInt32, in heap: PersistentHeap) throws(NVMError) {
     let owner = OwnerToken(rawValue: number)
     var blocks: [Offset] = []
-    try heap.forEachBlock(owner: owner) { (block) throws(NVMError) in
-      switch block.tag {
-      case .treeRoot, .treeNodes, .treeRecord: blocks.append(block.payload)
-      default: break
+    try passingDamage { () throws(NVMError) in
+      try heap.forEachBlock(owner: owner) { (block) throws(NVMError) in
+        switch block.tag {
+        case .treeRoot, .treeNodes, .treeRecord: blocks.append(block.payload)
+        default: break
+        }
       }
     }
-    for block in blocks { try heap.deallocate(block, durability: .deferred) }
+    for block in blocks {
+      try passingDamage { () throws(NVMError) in try heap.deallocate(block, durability: .deferred) }
+    }
     if !blocks.isEmpty { try heap.region.fence() }
+  }
+
+  /// Runs what goes on behind damaged block headers and ends with `.corrupt`, which is dropped: one damaged block, of
+  /// whatever tree, must not keep others from being removed or opened. What is lost is its space; `verify` names it.
+  static func passingDamage(_ body: () throws(NVMError) -> Void) throws(NVMError) {
+    do throws(NVMError) {
+      try body()
+    } catch {
+      guard error.code == .corrupt else { throw error }
+    }
   }
 
   static func typeHash(_ name: String) -> UInt64 {

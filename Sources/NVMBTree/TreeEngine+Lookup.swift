@@ -6,6 +6,14 @@ extension TreeEngine {
   func checkUsable() throws(NVMError) {
     try region.checkUsable()
     if isClosed { throw sealedError() }
+    if gate.isRemoved { throw gate.removedError() }
+  }
+
+  /// For walks: a call, because where it is inlined the region is retained for each leaf.
+  @inline(never)
+  func checkReadable() throws(NVMError) {
+    try region.checkUsable()
+    guard isReadable else { throw sealedError() }
   }
 
   /// The word stored for `key`, or nil. O(log n), flushes nothing, takes no lock.
@@ -66,9 +74,8 @@ extension TreeEngine {
     if let offset = recordOffset(head, word) {
       return try body(try checkedRecord(at: offset).value)
     }
-    // Up to seven bytes above the length, first byte lowest.
-    let count = valuesAreBytes ? min(Int(word & 0xFF), 7) : 8
-    let bytes = (valuesAreBytes ? word >> 8 : word).littleEndian
+    let count = valuesAreBytes ? SlotValue.length(word) : 8
+    let bytes = valuesAreBytes ? SlotValue.bytes(word) : word.littleEndian
     return try withUnsafeBytes(of: bytes) { (buffer) throws(NVMError) in
       try body(UnsafeRawBufferPointer(rebasing: buffer[..<count]))
     }

@@ -53,7 +53,7 @@ extension TreeEngine {
   /// The record that a slot refers to, if it does. Only for slots read under a lock, or checked since.
   @inline(__always) func recordOffset(_ head: UInt64, _ word: UInt64) -> Offset? {
     if isLong(head) { return Offset(rawValue: word) }
-    if valuesAreBytes, word & 0xFF == RecordLayout.recordTag { return Offset(rawValue: word >> 8) }
+    if valuesAreBytes, let record = SlotValue.record(word) { return record }
     return nil
   }
 

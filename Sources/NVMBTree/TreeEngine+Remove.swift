@@ -87,8 +87,9 @@ extension TreeEngine {
     let right = self.leaf(neighbour)
     let version = lockLeaf(neighbour)
     let other = right.commit
-    // Leaves room, so that the next insert does not split again; an empty leaf takes in any neighbour.
-    guard old.live == 0 || old.count + other.count <= leafCapacity * 3 / 4 else {
+    // Leaves room, so that the next insert does not split again; an empty leaf takes in any neighbour, and any an empty
+    // one.
+    guard old.live == 0 || other.live == 0 || old.count + other.count <= leafCapacity * 3 / 4 else {
       unlockUnchanged(neighbour, version)
       return
     }

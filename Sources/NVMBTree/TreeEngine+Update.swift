@@ -38,13 +38,35 @@ extension TreeEngine {
       return (record.rawValue, record)
     }
     guard let bytes else { return (word, nil) }
-    if bytes.count <= 7 {
-      var inline: UInt64 = 0
-      for (i, byte) in bytes.enumerated() { inline |= UInt64(byte) << UInt64(8 * i) }
-      return (inline << 8 | UInt64(bytes.count), nil)
-    }
+    if bytes.count <= SlotValue.maximumLength { return (SlotValue.word(bytes), nil) }
     let record = try makeRecord(key: key, value: bytes)
-    return (record.rawValue << 8 | RecordLayout.recordTag, record)
+    return (SlotValue.word(record), record)
+  }
+
+  /// As `prepare`, ahead of the change and so outside of the gate, which it passes for the record: the removal of a tree
+  /// frees all of its records, and nobody may make one behind it.
+  func prepareAhead(
+    _ key: SearchKey, word: UInt64, bytes: UnsafeRawBufferPointer?
+  ) throws(NVMError) -> (word: UInt64, record: Offset?) {
+    guard key.bytes != nil || (bytes?.count ?? 0) > SlotValue.maximumLength else {
+      return try prepare(key, word: word, bytes: bytes)
+    }
+    let line = try gate.enter()
+    defer { gate.leave(line) }
+    return try prepare(key, word: word, bytes: bytes)
+  }
+
+  /// Frees a record that was prepared ahead and that no leaf refers to; unless the tree was removed meanwhile, and the
+  /// record with it, whose space may be another's by now.
+  func discardPrepared(_ record: Offset) {
+    do throws(NVMError) {
+      let line = try gate.enter()
+      defer { gate.leave(line) }
+      discardRecord(record)
+    } catch {
+      // Otherwise a transaction of this thread holds the tree: nobody removes it.
+      if !gate.isRemoved { discardRecord(record) }
+    }
   }
 
   /// Inserts or replaces the entry of `key`. Durable on return. O(log n); one fence, two with a record or a split.

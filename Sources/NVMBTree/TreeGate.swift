@@ -124,7 +124,7 @@ struct TreeGate: @unchecked Sendable {
     if isRemoved { throw removedError() }
   }
 
-  private func removedError() -> NVMError {
+  func removedError() -> NVMError {
     NVMError(code: .closed, message: "The tree was removed from its store.")
   }
 

@@ -320,10 +320,14 @@ extension TreeEngine {
       }
     }
     var orphans: [Offset] = []
-    try heap.forEachBlock(tag: .treeRecord, owner: owner) { (block) throws(NVMError) in
-      if block.epoch != heap.epoch, !reachable.contains(block.payload) { orphans.append(block.payload) }
+    try Self.passingDamage { () throws(NVMError) in
+      try heap.forEachBlock(tag: .treeRecord, owner: owner) { (block) throws(NVMError) in
+        if block.epoch != heap.epoch, !reachable.contains(block.payload) { orphans.append(block.payload) }
+      }
     }
-    for orphan in orphans { try heap.deallocate(orphan, durability: .deferred) }
+    for orphan in orphans {
+      try Self.passingDamage { () throws(NVMError) in try heap.deallocate(orphan, durability: .deferred) }
+    }
     if !orphans.isEmpty { try region.fence() }
     recovery.sweptRecords = orphans.count
   }

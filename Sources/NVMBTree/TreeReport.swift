@@ -1,4 +1,5 @@
 import CNVM
+import Glibc
 import NVMRegion
 import NVMalloc
 
@@ -65,30 +66,50 @@ extension TreeEngine {
       space.epochs.unpin()
       previous.release()
     }
+    var visited: [Position] = []
     var node = firstLeaf
+    var locked: Position?
     while node != 0 {
       guard isInside(node), seen.insert(node).inserted else {
         report.problems.append(
           "The chain leads to leaf \(node), which is outside the region or was visited before.")
         break
       }
-      let version = lockLeaf(node)
+      let position = Position(leaf: node, version: lockLeaf(node))
+      // Only now: a neighbour that was merged away would still look like a leaf.
+      if let locked { unlockUnchanged(locked.leaf, locked.version) }
+      locked = position
+      visited.append(position)
       let next = check(node, &report, &referred, &previous)
-      unlockUnchanged(node, version)
       report.leaves += 1
       guard let next else { break }
       node = next
     }
-    if report.problems.isEmpty, report.entries != count {
-      report.problems.append("The leaves hold \(report.entries) entries, but \(count) are counted.")
+    if let locked { unlockUnchanged(locked.leaf, locked.version) }
+    // Whether nothing was changed since it was looked at.
+    func isQuiet() -> Bool {
+      visited.allSatisfy { nvm_load_acquire(space.lockWord($0.leaf)) == $0.version }
+    }
+    if report.isClean, case let counted = count, report.entries != counted, isQuiet() {
+      report.problems.append("The leaves hold \(report.entries) entries, but \(counted) are counted.")
     }
     if keysAreBytes || valuesAreBytes {
-      try heap.forEachBlock(tag: .treeRecord, owner: owner) { (block) throws(NVMError) in
-        if !referred.contains(block.payload) { report.unreachableRecords += 1 }
+      var waiting = 0
+      for attempt in 0..<2 {
+        // A record that a thread is about to enter in a leaf, or to retire, is not lost.
+        if attempt > 0 { usleep(2000) }
+        report.unreachableRecords = 0
+        try Self.passingDamage { () throws(NVMError) in
+          try heap.forEachBlock(tag: .treeRecord, owner: owner) { (block) throws(NVMError) in
+            if !referred.contains(block.payload) { report.unreachableRecords += 1 }
+          }
+        }
+        waiting = waitingForReaders
+        if report.unreachableRecords <= waiting { break }
       }
-      if region.isReadOnly == false, report.unreachableRecords > waitingForReaders, report.isClean {
+      if !region.isReadOnly, report.unreachableRecords > waiting, report.isClean, isQuiet() {
         report.problems.append(
-          "\(report.unreachableRecords) records are referred to by no entry, and only \(waitingForReaders) wait for "
+          "\(report.unreachableRecords) records are referred to by no entry, and only \(waiting) wait for "
             + "readers: the others are lost space.")
       }
     }

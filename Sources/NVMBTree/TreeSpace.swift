@@ -50,6 +50,7 @@ final class TreeSpace: @unchecked Sendable {
   }
 
   deinit {
+    epochs.deallocate()
     munmap(locks, locksSize)
     munmap(positions, locksSize)
     munmap(nodes, nodesSize)

@@ -9,7 +9,8 @@ extension PersistentRegion {
   /// the valid superblock, and carrying out what stands in the journal, if it has one. O(journal).
   ///
   /// - Throws: `.notFound`, `.notAFile`, `.permissionDenied`, `.readOnlyFileSystem`, `.locked`, `.notARegion`,
-  ///   `.truncated`, `.newerFormat`, `.foreignByteOrder`, `.corrupt`, `.outOfMemory`, `.ioFailure`.
+  ///   `.truncated`, `.newerFormat`, `.foreignByteOrder`, `.corrupt`, `.outOfMemory`, `.ioFailure`; `.diskFull` for
+  ///   a sparse copy.
   public static func open(at path: String, options: RegionOptions = RegionOptions()) throws(NVMError)
     -> PersistentRegion
   {
@@ -27,6 +28,7 @@ extension PersistentRegion {
           message: "The file uses features of a newer release and can only be read by this one. Open it "
             + "read-only.", path: path)
       }
+      if writable { try fillHoles(fd, superblock, path: path) }
       if writable, superblock.isJournalInUse {
         try JournalRecovery(JournalArea(SystemJournalFile(fd), superblock, path: path)).replay()
       }
@@ -47,6 +49,20 @@ extension PersistentRegion {
       }
     }
     return region
+  }
+
+  /// A copy may have left out blocks of zeroes. A store to one on a full disk would end the process, or the journal.
+  private static func fillHoles(_ fd: Int32, _ superblock: Superblock, path: String) throws(NVMError) {
+    var info = stat()
+    guard SystemCall.stat(fd, &info) >= 0, UInt64(info.st_blocks) * 512 < superblock.size else { return }
+    let result = SystemCall.fillHoles(fd, Int(superblock.size))
+    // A file system that compresses has none, and may have no way to take room either.
+    guard result == -ENOSPC || result == -EDQUOT else { return }
+    throw NVMError(
+      code: .diskFull,
+      message:
+        "The file is a copy without its blocks of zeroes, and the file system has no room for them. Free some "
+        + "space, or open it read-only.", path: path, errno: -result)
   }
 
   func markOpened() throws(NVMError) {
@@ -137,7 +153,8 @@ extension PersistentRegion {
       var wearCounts: WearCounts?
       if options.countsWear, !readOnly {
         let counts = try WearCounts(
-          bytes: min(space.size, limit ?? space.size),
+          // A file may be larger than it is allowed to grow to.
+          bytes: max(count, min(space.size, limit ?? space.size)),
           from: LineWear.saved(beside: path, uuid: superblock.uuid), path: path)
         medium = LineCountingMedium(medium, base: space.base, counts: counts)
         wearCounts = counts

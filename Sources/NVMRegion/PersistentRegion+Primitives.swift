@@ -363,7 +363,8 @@ extension PersistentRegion {
     do throws(NVMError) {
       try body()
     } catch {
-      poison(error)
+      // Who comes too late has not seen the disk fail.
+      if error.code != .closed { poison(error) }
       throw error
     }
   }

@@ -82,6 +82,9 @@ package enum SystemCall: String, CaseIterable, Sendable {
       return nvm_allocate(fd, UInt64(offset), UInt64(count))
     }
   }
+  static func fillHoles(_ fd: Int32, _ count: Int) -> Int32 {
+    SystemCall.allocate.run { nvm_fill_holes(fd, UInt64(count)) }
+  }
   static func truncate(_ fd: Int32, _ size: Int) -> Int32 {
     SystemCall.truncate.run { ftruncate(fd, size) == 0 ? 0 : -errno }
   }

@@ -282,4 +282,60 @@ final class TreeAccessTests: XCTestCase {
     }
     assertClean(try tree.verify())
   }
+
+  /// An exchange that does not take place writes nothing.
+  func testARefusedExchangeWritesNothing() throws {
+    let heap = try makeHeap(megabytes: 1)
+    let tree = try DurableBTree<Int, String>.create(in: heap, number: 3)
+    try tree.setValue("what is there now", forKey: 1)
+    let before = heap.region.counters
+    XCTAssertFalse(try tree.compareExchange(forKey: 1, expected: nil, desired: "other"))
+    XCTAssertFalse(try tree.compareExchange(forKey: 1, expected: "something else", desired: nil))
+    XCTAssertFalse(try tree.compareExchange(forKey: 2, expected: "something", desired: "other"))
+    XCTAssertEqual(heap.region.counters, before)
+    XCTAssertTrue(try tree.compareExchange(forKey: 1, expected: "what is there now", desired: "other"))
+    XCTAssertTrue(try tree.compareExchange(forKey: 2, expected: nil, desired: "new"))
+    XCTAssertTrue(try tree.compareExchange(forKey: 1, expected: "other", desired: nil))
+    XCTAssertTrue(try tree.compareExchange(forKey: 1, expected: nil, desired: nil))
+    XCTAssertEqual(Array(try tree[...]).map(\.value), ["new"])
+  }
+
+  /// A bulk load behind a last leaf that has become empty: all keys are found, those before it too.
+  func testAppendingBehindAnEmptyLeaf() throws {
+    for (name, options) in nodeSizes {
+      let heap = try makeHeap(megabytes: 4)
+      let tree = try DurableBTree<String, Int>.create(in: heap, number: 3, options: options)
+      func key(_ i: Int) -> String { "a prefix that all keys share, \(i + 1000)" }
+      for i in 0..<200 { try tree.setValue(i, forKey: key(i)) }
+      for i in 150..<200 { try tree.removeValue(forKey: key(i)) }
+      try tree.append(contentsOf: (200..<300).map { (key($0), $0) })
+      for i in 0..<300 { XCTAssertEqual(try tree[key(i)], (150..<200).contains(i) ? nil : i, name) }
+      assertClean(try tree.verify(), name)
+    }
+  }
+
+  /// A bulk load takes keys above all that are there, also where greater ones were there before.
+  func testAppendingBelowWhatWasRemoved() throws {
+    for (name, options) in nodeSizes {
+      let heap = try makeHeap(megabytes: 4)
+      let tree = try DurableBTree<String, Int>.create(in: heap, number: 3, options: options)
+      func entries(_ range: Range<Int>) -> [(String, Int)] {
+        range.map { ("a prefix that all keys share, \($0 + 1000)", $0) }
+      }
+      try tree.append(contentsOf: entries(0..<200))
+      for cut in [199, 190, 150, 60, 1, 0] {
+        for (key, _) in entries(cut..<200) { try tree.removeValue(forKey: key) }
+        try tree.append(contentsOf: entries(cut..<200))
+        XCTAssertEqual(Array(try tree[...]).map(\.value), Array(0..<200), name)
+        assertClean(try tree.verify(), name)
+        XCTAssertThrowsError(try tree.append(contentsOf: entries(199..<200)))
+        XCTAssertThrowsError(try tree.append(contentsOf: entries(10..<12)))
+      }
+      tree.trim()
+      tree.close()
+      let again = try DurableBTree<String, Int>.open(in: heap, at: tree.handle, options: options)
+      XCTAssertEqual(Array(try again[...]).map(\.value), Array(0..<200), name)
+      assertClean(try again.verify(), name)
+    }
+  }
 }

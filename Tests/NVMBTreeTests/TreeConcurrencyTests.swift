@@ -199,4 +199,64 @@ final class TreeConcurrencyTests: XCTestCase {
     tree.trim()
     XCTAssertEqual(tree.statistics.waitingForReaders, 0)
   }
+
+  /// `verify` reports no damage where there is none, while writers split, merge and replace records.
+  func testVerifyingWhileOthersWrite() throws {
+    let heap = try makeHeap()
+    let options = TreeOptions(leafCapacity: 4, innerCapacity: 4, extentBytes: 16 << 10)
+    let tree = try DurableBTree<Int, String>.create(in: heap, number: 3, options: options)
+    for i in 0..<300 { try tree.setValue("the value of \(i)", forKey: i) }
+    let writing = Atomic<Int>(1)
+    DispatchQueue.concurrentPerform(iterations: 2) { thread in
+      do {
+        if thread == 0 {
+          defer { writing.store(0, ordering: .relaxed) }
+          for _ in 0..<20 {
+            for i in 0..<300 where i % 10 != 0 { try tree.removeValue(forKey: i) }
+            for i in 0..<300 { try tree.setValue("the value of \(i)", forKey: i) }
+          }
+        } else {
+          while writing.load(ordering: .relaxed) != 0 {
+            let report = try tree.verify()
+            guard report.isClean else { return XCTFail("\(report.problems.prefix(3))") }
+          }
+        }
+      } catch {
+        XCTFail("thread \(thread): \(error)")
+      }
+    }
+    let report = try tree.verify()
+    assertClean(report)
+    XCTAssertEqual(report.entries, 300)
+  }
+
+  /// The sum over the threads' counts is taken while they change, so one thread's removal may be in it without the
+  /// insertion by another: the number of entries is never below none.
+  func testTheCountIsNotNegative() {
+    let count = EntryCount()
+    defer { count.deallocate() }
+    count.add(0 &- 1)
+    XCTAssertEqual(count.total, 0)
+    count.add(2)
+    XCTAssertEqual(count.total, 1)
+  }
+
+  /// Threads that ask for the tree of one root at the same time get the same tree.
+  func testMakingTheTreeOfARootAtOnce() throws {
+    for round in 0..<20 {
+      let heap = try makeHeap(megabytes: 4)
+      DispatchQueue.concurrentPerform(iterations: 4) { thread in
+        do {
+          let tree = try DurableBTree<Int, Int>(in: heap, root: "the root")
+          for i in 0..<20 { try tree.setValue(round, forKey: thread * 20 + i) }
+        } catch {
+          XCTFail("thread \(thread): \(error)")
+        }
+      }
+      let tree = try DurableBTree<Int, Int>(in: heap, root: "the root")
+      XCTAssertEqual(Array(try tree[...]).map(\.key), Array(0..<80))
+      assertClean(try tree.verify())
+      XCTAssertEqual(try heap.verify().problems.count, 0)
+    }
+  }
 }

@@ -76,4 +76,33 @@ final class TreeCursorTests: XCTestCase {
     XCTAssertThrowsError(try cursor.previous())
     XCTAssertEqual(cursor.current?.key, 112)
   }
+
+  /// A cursor that meets a damaged entry stays where it was: it does not step over what it could not read.
+  func testItStaysBeforeDamage() throws {
+    let heap = try makeHeap(megabytes: 1)
+    let options = TreeOptions(leafCapacity: 4, innerCapacity: 4, extentBytes: 16 << 10)
+    let tree = try DurableBTree<Int, String>.create(in: heap, number: 3, options: options)
+    for i in 0..<40 { try tree.setValue("the value of number \(i)", forKey: i) }
+    let word = try XCTUnwrap(try tree.engine.lookup(SearchKey(head: 20.keyHead)))
+    let record = try XCTUnwrap(tree.engine.recordOffset(20.keyHead, word))
+    // No length is as large.
+    try heap.region.withWritable(record + RecordLayout.valueLength, count: 8) {
+      for i in 0..<8 { $0[i] = 0xFF }
+    }
+    for forward in [true, false] {
+      let cursor = tree.makeCursor()
+      func step() throws -> Int? { try (forward ? cursor.next() : cursor.previous())?.key }
+      if !forward { try cursor.seekToLast() }
+      var last = cursor.current?.key
+      XCTAssertThrowsError(try { while let key = try step() { last = key } }())
+      XCTAssertNotNil(last)
+      for _ in 0..<3 {
+        XCTAssertThrowsError(try step())
+        XCTAssertEqual(cursor.current?.key, last)
+      }
+      let other = try forward ? cursor.seek(to: 30) : cursor.seek(before: 11)
+      XCTAssertEqual(other?.key, forward ? 30 : 10)
+      XCTAssertEqual(try step(), forward ? 31 : 9)
+    }
+  }
 }

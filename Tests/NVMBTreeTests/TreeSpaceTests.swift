@@ -47,4 +47,28 @@ final class TreeSpaceTests: XCTestCase {
     XCTAssertEqual(empty.height, 0)
     assertClean(try tree.verify())
   }
+
+  /// Inner nodes that a tree of long keys gave back serve a tree of words: nothing of the long keys is left in them.
+  func testNodesOfLongKeysServeWords() throws {
+    let heap = try makeHeap()
+    let options = TreeOptions(leafCapacity: 4, innerCapacity: 4, extentBytes: 16 << 10)
+    let texts = try DurableBTree<String, Int>.create(in: heap, number: 3, options: options)
+    func text(_ i: Int) -> String { "a prefix that all keys share, \(i + 100_000)" }
+    for i in 0..<2000 { try texts.setValue(i, forKey: text(i)) }
+    for i in 0..<2000 { try texts.removeValue(forKey: text(i)) }
+    texts.trim()
+    let words = try DurableBTree<Int, Int>.create(in: heap, number: 4, options: options)
+    for i in 0..<2000 { try words.setValue(i, forKey: i) }
+    XCTAssertEqual(Array(try words[...].reversed()).map(\.key), (0..<2000).reversed())
+    XCTAssertEqual(try words.last?.key, 1999)
+    let cursor = words.makeCursor()
+    XCTAssertEqual(try cursor.seek(before: 1000)?.key, 999)
+    XCTAssertEqual(try cursor.previous()?.key, 998)
+    // And back again.
+    for i in 0..<2000 { try words.removeValue(forKey: i) }
+    for i in 0..<2000 { try texts.setValue(i, forKey: text(i)) }
+    XCTAssertEqual(Array(try texts[...].reversed()).map(\.value), (0..<2000).reversed())
+    assertClean(try texts.verify())
+    assertClean(try words.verify())
+  }
 }

@@ -288,6 +288,42 @@ final class JournaledFileTests: RegionTestCase {
     try again.close()
   }
 
+  /// A file is closed under threads that change it: what they were told is durable is there afterwards, and who came too
+  /// late is told. A batch that is written beside the last checkpoint would be in a journal that nobody reads.
+  func testWhatIsToldBesideACloseIsThere() throws {
+    let threads = 4
+    for turn in 0..<25 {
+      var options = small
+      options.journalSize = 1 << 20
+      options.journal.checkpointsInBackground = turn % 2 == 0
+      let region = try makeRegion(options)
+      let told = Lock([UInt64](repeating: 0, count: threads))
+      let began = Barrier(threads + 1)
+      onThreads(threads + 1) { thread in
+        began.wait()
+        guard thread < threads else {
+          usleep(UInt32(turn * 200))
+          do throws(NVMError) { try region.close() } catch { XCTFail("\(error)") }
+          return
+        }
+        let at = region.payloadStart + thread * 4096
+        for value in UInt64(1)... {
+          do throws(NVMError) { try region.storeDurable(value, at: at) } catch {
+            return XCTAssertEqual(error.code, .closed)
+          }
+          told.withLock { $0[thread] = value }
+        }
+      }
+      let again = try reopen(options)
+      XCTAssert(again.wasCleanlyClosed)
+      for (thread, value) in told.withLock({ $0 }).enumerated() {
+        XCTAssertGreaterThanOrEqual(
+          again.load(again.payloadStart + thread * 4096), value, "turn \(turn), thread \(thread)")
+      }
+      try again.close()
+    }
+  }
+
   /// Whatever has been appended when the first of them asks is durable after one sync.
   func testAllWhoWaitShareOneSync() throws {
     var options = RegionOptions(media: .journaledFile)

@@ -251,4 +251,49 @@ final class OpenCloseTests: RegionTestCase {
     try region.close()
     try copy.close()
   }
+
+  /// A copy that has holes where zeroes stood gets room for them when it is opened: later a store to one could find the
+  /// disk full. Where there is none, it is not opened, and left as it was.
+  func testHolesOfASparseCopyAreFilled() throws {
+    for (path, options) in everyMedium {
+      let region = try PersistentRegion.create(at: path, size: 8 << 20, options: options)
+      try region.storeDurable(42, at: region.payloadStart + (6 << 20))
+      try region.close()
+      let size = fileSize(path)
+      func blocks(_ path: String) -> Int {
+        var info = stat()
+        return stat(path, &info) == 0 ? Int(info.st_blocks) * 512 : -1
+      }
+      XCTAssertGreaterThanOrEqual(blocks(path), size)
+      // Only the blocks that are not zero.
+      let content = try XCTUnwrap(FileManager.default.contents(atPath: path))
+      let copy = path + ".copy"
+      let fd = open(copy, O_RDWR | O_CREAT, 0o600)
+      XCTAssertEqual(ftruncate(fd, size), 0)
+      for at in stride(from: 0, to: size, by: 4096) where content[at..<at + 4096].contains(where: { $0 != 0 })
+      {
+        XCTAssertEqual(content[at..<at + 4096].withUnsafeBytes { pwrite(fd, $0.baseAddress, 4096, at) }, 4096)
+      }
+      close(fd)
+      XCTAssertLessThan(blocks(copy), size)
+      let isFull = SystemCall.Fault(call: .allocate, skip: 0, errno: ENOSPC)
+      let happened = try SystemCall.withFault(isFull) {
+        XCTAssertThrowsError(try PersistentRegion.open(at: copy, options: options)) {
+          XCTAssertEqual(($0 as? NVMError)?.code, .diskFull)
+        }
+      }
+      XCTAssert(happened)
+      XCTAssertEqual(FileManager.default.contents(atPath: copy), content)
+      // Where the file system cannot say, as before.
+      let isUnknown = SystemCall.Fault(call: .allocate, skip: 0, errno: EOPNOTSUPP)
+      _ = try SystemCall.withFault(isUnknown) {
+        try PersistentRegion.open(at: copy, options: options).close()
+      }
+      XCTAssertLessThan(blocks(copy), size)
+      let again = try PersistentRegion.open(at: copy, options: options)
+      XCTAssertGreaterThanOrEqual(blocks(copy), size)
+      XCTAssertEqual(again.load(again.payloadStart + (6 << 20)), 42)
+      try again.close()
+    }
+  }
 }

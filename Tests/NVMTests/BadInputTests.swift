@@ -245,4 +245,62 @@ final class BadInputTests: StoreTestCase {
     print("bits flipped: \(refused) refused, \(reported) reported, \(silent) without effect")
     XCTAssertGreaterThan(refused + reported, 100, "seed \(seed)")
   }
+
+  /// Options of any value make a store that works, or an error.
+  func testOptionsOfAnyValue() throws {
+    let sizes = [Int.min, -1, 0, 1, 1 << 20, 3 << 20, Int.max]
+    let set: [(String, WritableKeyPath<NVMStoreOptions, Int>)] = [
+      ("initialSize", \.initialSize), ("growthIncrement", \.growthIncrement),
+    ]
+    var cases: [(String, NVMStoreOptions)] = []
+    for media in [RegionOptions.MediaChoice.emulated, .journaledFile] {
+      var base = options
+      base.media = media
+      base.initialSize = 2 << 20
+      for countsWear in [false, true] {
+        base.countsWear = countsWear
+        for size in sizes {
+          for (name, option) in set {
+            var options = base
+            options[keyPath: option] = size
+            cases.append(("\(name) \(size), \(media), wear \(countsWear)", options))
+          }
+          var options = base
+          options.maximumSize = size
+          cases.append(("maximumSize \(size), \(media), wear \(countsWear)", options))
+          options = base
+          options.journalSize = size
+          cases.append(("journalSize \(size), \(media), wear \(countsWear)", options))
+        }
+      }
+      for duration in [Duration.seconds(Int64.max), .seconds(Int64.min), .zero, .nanoseconds(1)] {
+        var options = base
+        options.countsWear = false
+        options.quarantine = .quarantine(duration)
+        cases.append(("quarantine \(duration)", options))
+        options.protection = .deferred(interval: duration)
+        cases.append(("protection \(duration)", options))
+      }
+    }
+    var made = 0
+    for (name, options) in cases {
+      try? FileManager.default.removeItem(atPath: path())
+      do {
+        for _ in 0..<2 {
+          let store = try NVMStore(path: path(), options: options)
+          let tree = try store.tree("t", of: Int.self, [UInt8].self)
+          for i in 0..<20 { try tree.setValue([UInt8](repeating: 1, count: 40_000), forKey: i) }
+          let report = try store.verify()
+          XCTAssertEqual(report.problems, [], name)
+          try store.close()
+        }
+        made += 1
+      } catch {
+        XCTAssert(
+          [.invalidArgument, .outOfSpace, .diskFull, .unsupported, .outOfMemory].contains(error.code),
+          "\(name): \(error)")
+      }
+    }
+    XCTAssertGreaterThan(made, cases.count / 3)
+  }
 }

@@ -222,4 +222,60 @@ final class CatalogueTests: StoreTestCase {
     }
     XCTAssertEqual(backward, 2)
   }
+
+  /// A bulk load whose tree is removed in its middle ends with `.closed`, and what it had prepared, which went with the
+  /// tree, is not given back a second time: by then it is another tree's.
+  func testATreeRemovedInTheMiddleOfALoad() throws {
+    let store = try NVMStore(path: path(), options: options)
+    for way in 0..<2 {
+      let doomed = try store.tree("doomed", of: Int.self, String.self)
+      let other = try store.tree("other \(way)", of: Int.self, String.self)
+      let text = String(repeating: "a value that takes a record ", count: 3)
+      func intervene() {
+        XCTAssertNoThrow(try store.removeTree(named: "doomed"))
+        for n in 0..<500 { XCTAssertNoThrow(try other.setValue("\(n) \(text)", forKey: n)) }
+      }
+      let entries = (0..<200).lazy.map { (i: Int) -> (Int, String) in
+        if i == 20 { intervene() }
+        return (i, text)
+      }
+      assertThrows(.closed) {
+        if way == 0 { try doomed.append(contentsOf: entries) } else { _ = try doomed.updateValues(entries) }
+      }
+      for n in 500..<1000 { try other.setValue("\(n) \(text)", forKey: n) }
+      for n in 0..<1000 { XCTAssertEqual(try other[n], "\(n) \(text)") }
+      try assertClean(store)
+    }
+  }
+
+  /// A handle to a removed tree says so, whatever is asked of it.
+  func testARemovedTreeIsNotVerified() throws {
+    let store = try NVMStore(path: path(), options: options)
+    let tree = try store.tree("tree", of: Int.self, String.self)
+    let encoded = try store.encodedTree(named: "tree")
+    for i in 0..<100 { try tree.setValue("\(i) and something more", forKey: i) }
+    try store.removeTree(named: "tree")
+    let other = try store.tree("other", of: Int.self, String.self)
+    for i in 0..<100 { try other.setValue("\(i) and something more", forKey: i) }
+    assertThrows(.closed) { try tree.verify() }
+    assertThrows(.closed) { try encoded.verify() }
+    assertThrows(.closed) { try tree[1] }
+    assertThrows(.closed) { try tree[...] }
+    assertThrows(.closed) { try tree.makeCursor().next() }
+  }
+
+  /// Swift takes names that differ in their normalization only for equal: they name one tree, also when it is removed.
+  func testNamesInAnotherNormalization() throws {
+    let store = try NVMStore(path: path(), options: options)
+    let (composed, decomposed) = ("caf\u{E9}", "cafe\u{301}")
+    let tree = try store.tree(composed, of: Int.self, String.self)
+    try tree.setValue("a value that takes a record", forKey: 1)
+    XCTAssert(try store.tree(decomposed, of: Int.self, String.self) === tree)
+    try store.removeTree(named: decomposed)
+    XCTAssertEqual(store.treeNames, [])
+    try store.close()
+    let again = try NVMStore.open(path: path(), options: options)
+    XCTAssertEqual(again.treeNames, [])
+    try assertClean(again)
+  }
 }

@@ -38,6 +38,58 @@ final class TransactionTests: StoreTestCase {
     XCTAssertEqual(try again.tree("ages", of: String.self, Int.self)["ada"], 42)
   }
 
+  /// Transactions keep their changes in the same memory one after the other: nothing of one is found by the next, however
+  /// it ended and whatever its size was.
+  func testNothingIsLeftOfTheTransactionBefore() throws {
+    let store = try NVMStore(path: path(), options: options)
+    let words = try store.tree("words", of: Int.self, Int.self)
+    let texts = try store.tree("texts", of: String.self, String.self)
+    var model: [Int: Int] = [:]
+    var random = SeededGenerator(seed: 12)
+    for (turn, count) in [3, 100, 1, 0, 900, 2, 5000, 40, 199, 200, 7].enumerated() {
+      let keys = (0..<count).map { _ in Int.random(in: 0..<10_000, using: &random) }
+      for isRefused in [true, false] {
+        do {
+          try store.write { tx in
+            for key in 0..<50 {
+              XCTAssertEqual(try tx[words].value(forKey: key), model[key])
+              XCTAssertEqual(try tx[texts].value(forKey: "\(key)"), model[key].map { "\($0)" })
+            }
+            XCTAssert(tx.isEmpty)
+            for key in keys {
+              if key % 7 == 3 {
+                try tx[words].removeValue(forKey: key)
+                try tx[texts].removeValue(forKey: "\(key)")
+              } else {
+                try tx[words].setValue(turn, forKey: key)
+                try tx[texts].setValue("\(turn)", forKey: "\(key)")
+              }
+            }
+            XCTAssertLessThanOrEqual(tx.count, 2 * Set(keys).count)
+            if isRefused { throw Refused() }
+          }
+          for key in keys { model[key] = key % 7 == 3 ? nil : turn }
+        } catch is Refused {}
+      }
+    }
+    XCTAssertEqual(words.count, model.count)
+    XCTAssertEqual(texts.count, model.count)
+    for (key, value) in model {
+      XCTAssertEqual(try words.value(forKey: key), value)
+      XCTAssertEqual(try texts.value(forKey: "\(key)"), "\(value)")
+    }
+    try assertClean(store)
+    // A tree of the same name that is made anew has nothing of the old one's.
+    try store.removeTree(named: "words")
+    let again = try store.tree("words", of: Int.self, Int.self)
+    try store.write { tx in
+      XCTAssertNil(try tx[again].value(forKey: 3))
+      try tx[again].setValue(1, forKey: 3)
+    }
+    XCTAssertEqual(again.count, 1)
+    try assertClean(store)
+  }
+
   func testThrowingDiscardsEverything() throws {
     let store = try NVMStore(path: path(), options: options)
     let a = try store.tree("a", of: Int.self, Int.self)
@@ -154,6 +206,41 @@ final class TransactionTests: StoreTestCase {
     }
     for i in 0..<accounts { XCTAssertEqual(try left[i]! + (try right[i]!), 100) }
     XCTAssertEqual(left.count, accounts + ordinary.load(ordering: .relaxed))
+    try assertClean(store)
+  }
+
+  /// One token is passed on from key to key of the first leaf by transactions that do more behind it: whoever looks for
+  /// the first entry finds the token.
+  func testScansNeverSeeHalf() throws {
+    let store = try NVMStore(path: path(), options: options)
+    let tree = try store.tree("tokens", of: Int.self, [UInt8].self)
+    let rest = 1000..<1100
+    let text = [UInt8](repeating: 7, count: 2000)
+    for key in rest { try tree.setValue(text, forKey: key) }
+    try tree.setValue([0], forKey: 0)
+    let running = Atomic<Int>(1)
+    DispatchQueue.concurrentPerform(iterations: 2) { thread in
+      do {
+        if thread == 0 {
+          defer { running.store(0, ordering: .relaxed) }
+          for i in 0..<600 {
+            try store.write { tx in
+              try tx[tree].removeValue(forKey: i % 4)
+              try tx[tree].setValue([0], forKey: (i + 1) % 4)
+              for key in rest.suffix(40) { try tx[tree].setValue(text, forKey: key) }
+            }
+          }
+        } else {
+          while running.load(ordering: .relaxed) > 0 {
+            guard let key = try tree.first?.key, key < 4 else {
+              return XCTFail("a transaction was seen by half")
+            }
+          }
+        }
+      } catch {
+        XCTFail("thread \(thread): \(error)")
+      }
+    }
     try assertClean(store)
   }
 
@@ -290,5 +377,26 @@ final class TransactionTests: StoreTestCase {
     let again = try NVMStore.open(path: path(), options: options)
     XCTAssertEqual(try again.tree("numbers", of: Int.self, Int.self).count, 40)
     try assertClean(again)
+  }
+
+  /// A value that its own coding cannot read is an error inside of a transaction too, not a missing entry.
+  func testValuesThatCannotBeRead() throws {
+    struct Unreadable: DurableBytesValue {
+      static let durableTypeName = "Unreadable"
+      init() {}
+      init?(valueBytes: UnsafeRawBufferPointer) { return nil }
+      func withValueBytes<R: ~Copyable>(
+        _ body: (UnsafeRawBufferPointer) throws(NVMError) -> R
+      ) throws(NVMError) -> R { try withUnsafeBytes(of: 7 as UInt8, body) }
+    }
+    let store = try NVMStore(path: path(), options: options)
+    let tree = try store.tree("t", of: Int.self, Unreadable.self)
+    try store.write { tx in
+      try tx[tree].setValue(Unreadable(), forKey: 1)
+      assertThrows(.corrupt, mentions: "Unreadable") { try tx[tree][1] }
+      assertThrows(.corrupt) { try tx[tree].removeValue(forKey: 1) }
+      XCTAssert(try tx[tree].contains(1))
+    }
+    assertThrows(.corrupt, mentions: "Unreadable") { try tree[1] }
   }
 }

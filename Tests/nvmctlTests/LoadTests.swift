@@ -47,4 +47,25 @@ final class LoadTests: ToolTestCase {
       try succeed("check", copy)
     }
   }
+
+  /// A carriage return is part of a text, unless it stands before the end of a record.
+  func testCarriageReturns() throws {
+    try succeed("create", store)
+    let texts = ["a\r\nb", "\r\n", "a\rb", "a\r", "\n", "a\n\r\n\r"]
+    for (i, text) in texts.enumerated() {
+      try succeed("put", store, "\(i)", text)
+      try succeed("put", store, "standard input", "-", input: text + "\r\n")
+      XCTAssertEqual(try succeed("get", store, "standard input"), text + "\n")
+    }
+    for format in ["tsv", "csv", "jsonl"] {
+      let copy = path("copy-\(format).nvm")
+      try succeed("create", copy)
+      try succeed("load", copy, "--format", format, input: try succeed("dump", store, "--format", format))
+      for (i, text) in texts.enumerated() {
+        XCTAssertEqual(try succeed("get", copy, "\(i)"), text + "\n", format)
+      }
+    }
+    try succeed("load", store, "--format", "csv", input: "x,1\r\n\"y\r\nz\",\"2\"\r\n")
+    XCTAssertEqual(try succeed("scan", store, "--from", "x", "--format", "csv"), "x,1\n\"y\r\nz\",2\n")
+  }
 }

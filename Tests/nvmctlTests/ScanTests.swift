@@ -17,4 +17,17 @@ final class ScanTests: ToolTestCase {
     try fail(2, "scan", store, "--from", "x", saying: "no value of type Int8")
     try fail(2, "scan", store, "--format", "xml", saying: "xml")
   }
+
+  /// A disk that is full under the output is no success: a backup would be thought whole.
+  func testOutputThatCannotBeWritten() throws {
+    try succeed("create", store)
+    try succeed("put", store, "key", "value")
+    for command in [
+      ["dump", store], ["scan", store], ["get", store, "key"], ["list", store], ["check", store],
+    ] {
+      let result = try run(command, output: "/dev/full")
+      XCTAssertEqual(result.status, 3, "\(command)")
+      XCTAssert(result.errors.contains("No space left"), "\(command): \(result.errors)")
+    }
+  }
 }

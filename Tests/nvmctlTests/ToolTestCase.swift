@@ -23,7 +23,8 @@ class ToolTestCase: XCTestCase {
 
   func run(_ arguments: String..., input: String = "") throws -> Result { try run(arguments, input: input) }
 
-  func run(_ arguments: [String], input: String = "") throws -> Result {
+  /// - Parameter target: where standard output goes instead of into the result.
+  func run(_ arguments: [String], input: String = "", output target: String? = nil) throws -> Result {
     let process = Process()
     process.executableURL = URL(fileURLWithPath: try XCTUnwrap(Self.tool))
     process.arguments = arguments
@@ -31,7 +32,7 @@ class ToolTestCase: XCTestCase {
     for file in [output, errors] { _ = FileManager.default.createFile(atPath: file, contents: nil) }
     _ = FileManager.default.createFile(atPath: path("in"), contents: Data(input.utf8))
     process.standardInput = FileHandle(forReadingAtPath: path("in"))
-    process.standardOutput = FileHandle(forWritingAtPath: output)
+    process.standardOutput = FileHandle(forWritingAtPath: target ?? output)
     process.standardError = FileHandle(forWritingAtPath: errors)
     try process.run()
     process.waitUntilExit()

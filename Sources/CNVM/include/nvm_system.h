@@ -12,6 +12,8 @@ int nvm_open_unnamed(const char *directory, unsigned mode);              // O_TM
 int nvm_link_unnamed(int fd, const char *path);                          // gives it its name; -EEXIST
 int nvm_lock_file(int fd, int exclusive);                                // open-file-description lock
 int nvm_allocate(int fd, uint64_t offset, uint64_t length);              // posix_fallocate
+// Gives the holes of a file's first bytes room on the disk; what is there stays. -EOPNOTSUPP where there is no such call.
+int nvm_fill_holes(int fd, uint64_t length);
 int nvm_map_fixed_sync(void *at, size_t length, int fd, uint64_t off);   // MAP_SHARED_VALIDATE|MAP_SYNC
 int nvm_is_dax(int fd);                                                  // whether MAP_SYNC is granted
 // Writes all of it. The second makes these bytes durable, and no others of the file: a checkpoint's pages in the

@@ -11,8 +11,7 @@
 //
 // The word of a slot
 //   keys wholly in the head, word values      the value
-//   keys wholly in the head, byte values      low byte = length 0…7, the bytes above it (first byte lowest); or
-//                                             low byte 0xFF, record offset in the upper 56 bits
+//   keys wholly in the head, byte values      itself, or its record's offset: SlotValue.swift
 //   keys of 8 bytes or more                   the record's offset
 // Which of them applies follows from the types and the head: nothing is guessed.
 
@@ -25,6 +24,4 @@ enum RecordLayout {
   static let maximumKeyLength = 1 << 20
   /// Longest value, in bytes.
   static let maximumValueLength = 1 << 40
-
-  static let recordTag: UInt64 = 0xFF
 }

@@ -108,7 +108,8 @@ extension JournaledFileMedium {
   }
 
   /// Brings home what is durable now. With the mutex at both ends and without it meanwhile.
-  func checkpoint() {
+  /// - Parameter isLast: that of ``close(isClean:)``, behind which nothing is appended.
+  func checkpoint(isLast: Bool = false) {
     let t = tail
     while t.pointee.isCheckpointing || t.pointee.isEnlarging { wait() }
     defer {
@@ -116,7 +117,9 @@ extension JournaledFileMedium {
       wakeAll()
     }
     let to = t.pointee.durable
-    guard to != t.pointee.header.start, t.pointee.failure == nil, !t.pointee.isClosed else { return }
+    guard to != t.pointee.header.start, t.pointee.failure == nil, isLast || !t.pointee.isClosed else {
+      return
+    }
     t.pointee.isCheckpointing = true
     var header = t.pointee.header
     unlock()
@@ -192,8 +195,8 @@ extension JournaledFileMedium {
 
   // MARK: Close
 
-  /// Ends the medium's work; later appends reach nothing. With `isClean` everything appended is home on return, and
-  /// the journal empty.
+  /// Ends the medium's work. With `isClean` everything that was appended before the call, or was told durable since, is
+  /// home on return, and the journal empty. What is appended meanwhile reaches nothing, and who waits for it is told.
   package func close(isClean: Bool) throws(NVMError) {
     guard !isForked else { return }
     let t = tail
@@ -211,11 +214,13 @@ extension JournaledFileMedium {
       self.thread = nil
     }
     lock()
-    if isClean, t.pointee.failure == nil { checkpoint() }
-    while t.pointee.isLed || t.pointee.isCheckpointing || t.pointee.isEnlarging { wait() }
+    // No further batch before the last checkpoint begins: nobody reads the journal of a file that was closed properly, so
+    // one that became durable beside it would be lost.
     t.pointee.isClosed = true
     wakeAll()
     wakeSleepers()
+    while t.pointee.isLed || t.pointee.isCheckpointing || t.pointee.isEnlarging { wait() }
+    if isClean, t.pointee.failure == nil { checkpoint(isLast: true) }
     let failure = t.pointee.failure
     unlock()
     if isClean, let failure { throw failure }

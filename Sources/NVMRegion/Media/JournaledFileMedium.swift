@@ -300,6 +300,7 @@ package final class JournaledFileMedium: RegionMedium, @unchecked Sendable {
   }
 
   /// Waits until everything before `position` survives a crash. Whoever comes first writes for all.
+  /// - Throws: `.ioFailure`; `.closed` where the medium's work ended before.
   package func waitDurable(_ position: UInt64) throws(NVMError) {
     if nvm_load_acquire(words) >= position { return }
     let t = tail
@@ -317,10 +318,19 @@ package final class JournaledFileMedium: RegionMedium, @unchecked Sendable {
       if end != .max, t.pointee.gathered == batch { t.pointee.gathered = 0 }
     }
     // A late failure is no business of what was durable before.
-    let failure = t.pointee.durable < position ? t.pointee.failure : nil
+    let isDurable = t.pointee.durable >= position
+    let failure = t.pointee.failure
     unlock()
-    if let failure { throw failure }
+    if !isDurable { throw failure ?? closedError() }
     slowDown()
+  }
+
+  private func closedError() -> NVMError {
+    NVMError(
+      code: .closed,
+      message:
+        "The file was closed while a change was under way, which is not in it. Open it again to use it.",
+      path: area.path)
   }
 
   private func slowDown() {

@@ -20,18 +20,18 @@ struct Check: ParsableCommand {
       let report = try store.verify { bar.update($0) }
       bar.finish()
       var output = Output()
-      for problem in report.problems { output.line(problem) }
-      output.flush()
+      for problem in report.problems { try output.line(problem) }
+      try output.flush()
       guard report.isClean else {
         throw ToolError(
           .corrupt,
           "\(store.path): \(report.problems.count) problem\(report.problems.count == 1 ? "" : "s") found.")
       }
       let entries = report.trees.values.reduce(0) { $0 + $1.entries }
-      output.line(
+      try output.line(
         "\(store.path) is whole: \(report.trees.count) tree\(report.trees.count == 1 ? "" : "s"), "
           + "\(entries.grouped) entries, \(report.heap.liveBlocks.grouped) blocks, nothing lost.")
-      output.flush()
+      try output.flush()
     }
   }
 }

@@ -16,10 +16,10 @@ struct Dump: ParsableCommand {
       let tree = try TextTree(store, target.tree)
       var output = Output()
       try tree.tree.scan { key, value in
-        output.line(format.line(try tree.key.decode(key), try tree.value.decode(value), tree))
+        try output.line(format.line(try tree.key.decode(key), try tree.value.decode(value), tree))
         return true
       }
-      output.flush()
+      try output.flush()
     }
   }
 }

@@ -17,8 +17,8 @@ struct Get: ParsableCommand {
         throw missing(key, target.tree)
       }
       var output = Output()
-      output.line(try tree.value.decode(value))
-      output.flush()
+      try output.line(try tree.value.decode(value))
+      try output.flush()
     }
   }
 }

@@ -10,18 +10,18 @@ struct Info: ParsableCommand {
     try file.withStore(writing: false) { store in
       let region = store.region
       var output = Output()
-      output.line("file          \(store.path)")
-      output.line("size          \(region.size.asSize) (\(region.size.grouped) bytes)")
-      output.line("medium        \(store.media)")
-      output.line("identity      \(region.uuid)")
-      output.line(
+      try output.line("file          \(store.path)")
+      try output.line("size          \(region.size.asSize) (\(region.size.grouped) bytes)")
+      try output.line("medium        \(store.media)")
+      try output.line("identity      \(region.uuid)")
+      try output.line(
         "last closed   \(store.recovery.wasCleanlyClosed ? "properly" : "by a crash, or in use then")")
-      output.line("openings      \(region.incarnation) for writing")
-      output.line("trees         \(store.treeNames.count)")
+      try output.line("openings      \(region.incarnation) for writing")
+      try output.line("trees         \(store.treeNames.count)")
       let heap = store.statistics.heap
-      output.line("in use        \(heap.liveBytes.asSize) in \(heap.liveBlocks.grouped) blocks")
-      output.line("free          \(heap.freeBytes.asSize)")
-      output.flush()
+      try output.line("in use        \(heap.liveBytes.asSize) in \(heap.liveBlocks.grouped) blocks")
+      try output.line("free          \(heap.freeBytes.asSize)")
+      try output.flush()
     }
   }
 }

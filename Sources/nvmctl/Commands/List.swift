@@ -12,10 +12,10 @@ struct List: ParsableCommand {
     try file.withStore(writing: false) { store in
       var output = Output()
       for tree in try store.trees {
-        output.line(
+        try output.line(
           "\(EntryFormat.escaped(tree.name))\t\(tree.keyTypeName)\t\(tree.valueTypeName)\t\(tree.count)")
       }
-      output.flush()
+      try output.flush()
     }
   }
 }

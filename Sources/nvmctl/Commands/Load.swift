@@ -36,8 +36,10 @@ struct Load: ParsableCommand {
         if record.isEmpty { continue }
         let line = reader.lineNumber
         while format.isUnfinished(record) {
+          // Within a quotation the end of a line is text.
+          let end = reader.lineEnd
           guard let more = try reader.next() else { break }
-          record += "\n" + more
+          record += end + more
         }
         do {
           guard let (key, value) = format.fields(record) else {

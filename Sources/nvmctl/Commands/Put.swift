@@ -4,7 +4,10 @@ import NVM
 struct Put: ParsableCommand {
   static let configuration = CommandConfiguration(
     abstract: "Store a value for a key.",
-    discussion: "The value may be -: then it is what standard input holds, without the last line's end.")
+    discussion: """
+      The value may be -: then it is what standard input holds, without the last line's end. Keys and values that \
+      begin with a minus sign go behind --, as in: nvmctl put app.nvm -- ada -5
+      """)
 
   @OptionGroup var file: StoreArguments
   @OptionGroup var target: TreeArguments
@@ -23,8 +26,12 @@ struct Put: ParsableCommand {
 
   private static func standardInput() throws -> String {
     let reader = try LineReader("-")
-    var lines: [String] = []
-    while let line = try reader.next() { lines.append(line) }
-    return lines.joined(separator: "\n")
+    var text = ""
+    var end = ""
+    while let line = try reader.next() {
+      text += end + line
+      end = reader.lineEnd
+    }
+    return text
   }
 }

@@ -35,11 +35,11 @@ struct Scan: ParsableCommand {
       try tree.tree.scan(
         from: try from.map(tree.key.encode), to: try to.map(tree.key.encode), reverse: reverse
       ) { key, value in
-        output.line(format.line(try tree.key.decode(key), try tree.value.decode(value), tree))
+        try output.line(format.line(try tree.key.decode(key), try tree.value.decode(value), tree))
         left -= 1
         return left > 0
       }
-      output.flush()
+      try output.flush()
     }
   }
 }

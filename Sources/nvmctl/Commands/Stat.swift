@@ -14,32 +14,33 @@ struct Stat: ParsableCommand {
       var output = Output()
       let trees = try store.trees
       let heap = store.statistics.heap
-      output.line("file              \(store.region.size.asSize)")
-      output.line("heap tables       \(heap.metadataBytes.asSize)")
-      output.line("in use            \(heap.liveBytes.asSize) in \(heap.liveBlocks.grouped) blocks")
-      output.line("  large objects   \(heap.largeObjectBytes.asSize) in \(heap.largeObjects.grouped)")
-      output.line("free              \(heap.freeBytes.asSize)")
-      output.line("  largest run     \(heap.largestFreeRun.asSize)")
-      output.line("  fragmentation   \(Int(heap.fragmentation * 100)) %")
-      output.line("set aside         \(heap.damagedBytes.asSize), \(heap.damagedHeaders) damaged headers met")
+      try output.line("file              \(store.region.size.asSize)")
+      try output.line("heap tables       \(heap.metadataBytes.asSize)")
+      try output.line("in use            \(heap.liveBytes.asSize) in \(heap.liveBlocks.grouped) blocks")
+      try output.line("  large objects   \(heap.largeObjectBytes.asSize) in \(heap.largeObjects.grouped)")
+      try output.line("free              \(heap.freeBytes.asSize)")
+      try output.line("  largest run     \(heap.largestFreeRun.asSize)")
+      try output.line("  fragmentation   \(Int(heap.fragmentation * 100)) %")
+      try output.line(
+        "set aside         \(heap.damagedBytes.asSize), \(heap.damagedHeaders) damaged headers met")
       if let wear = store.region.wear {
-        for line in WearText.lines(wear) { output.line(line) }
+        for line in WearText.lines(wear) { try output.line(line) }
       }
       for tree in trees {
         let figures = try store.encodedTree(named: tree.name).statistics
-        output.line("tree \(tree.name)")
-        output.line("  entries         \(tree.count.grouped)")
-        output.line("  leaves          \(figures.leaves.grouped), \(Int(figures.fill * 100)) % full")
-        output.line("  height          \(figures.height)")
-        output.line("  nodes           \(figures.nodeBytes.asSize)")
+        try output.line("tree \(tree.name)")
+        try output.line("  entries         \(tree.count.grouped)")
+        try output.line("  leaves          \(figures.leaves.grouped), \(Int(figures.fill * 100)) % full")
+        try output.line("  height          \(figures.height)")
+        try output.line("  nodes           \(figures.nodeBytes.asSize)")
       }
       if classes {
-        output.line("block size, slabs, live, free, unused, damaged")
+        try output.line("block size, slabs, live, free, unused, damaged")
         for c in heap.sizeClasses where c.slabs > 0 {
-          output.line("\(c.blockSize)\t\(c.slabs)\t\(c.live)\t\(c.free)\t\(c.unformatted)\t\(c.damaged)")
+          try output.line("\(c.blockSize)\t\(c.slabs)\t\(c.live)\t\(c.free)\t\(c.unformatted)\t\(c.damaged)")
         }
       }
-      output.flush()
+      try output.flush()
     }
   }
 }

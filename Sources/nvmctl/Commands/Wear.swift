@@ -27,8 +27,8 @@ struct Wear: ParsableCommand {
         guard fclose(out) == 0, isWhole else { throw ToolError(.failure, "\(svg) cannot be written.") }
       }
       var output = Output()
-      for line in WearText.lines(wear) { output.line(line) }
-      output.flush()
+      for line in WearText.lines(wear) { try output.line(line) }
+      try output.flush()
     }
   }
 }

@@ -12,6 +12,8 @@ final class LineReader {
   /// Bytes handed out.
   private(set) var position = 0
   private(set) var lineNumber = 0
+  /// What the last line ended with: a newline, perhaps with a return before it; nothing at the end of the input.
+  private(set) var lineEnd = ""
 
   /// - Parameter path: "-" for standard input.
   init(_ path: String) throws {
@@ -38,7 +40,7 @@ final class LineReader {
           position += end + 1 - at
           at = end + 1
         }
-        return try text(buffer[at..<end])
+        return try text(buffer[at..<end], isEnded: true)
       }
       if isAtEnd {
         guard at < buffer.count else { return nil }
@@ -46,7 +48,7 @@ final class LineReader {
           position += buffer.count - at
           at = buffer.count
         }
-        return try text(buffer[at...])
+        return try text(buffer[at...], isEnded: false)
       }
       try fill()
     }
@@ -70,10 +72,14 @@ final class LineReader {
     if n == 0 { isAtEnd = true }
   }
 
-  private func text(_ bytes: ArraySlice<UInt8>) throws -> String {
+  private func text(_ bytes: ArraySlice<UInt8>, isEnded: Bool) throws -> String {
     lineNumber += 1
     var bytes = bytes
-    if bytes.last == 13 { bytes = bytes.dropLast() }
+    lineEnd = isEnded ? "\n" : ""
+    if isEnded, bytes.last == 13 {
+      bytes = bytes.dropLast()
+      lineEnd = "\r\n"
+    }
     guard let text = String(validating: bytes, as: UTF8.self) else {
       throw ToolError(.failure, "\(path), line \(lineNumber): This is not UTF-8 text.")
     }

@@ -35,7 +35,9 @@ enum Charts {
     }
     var charts: [Chart] = []
     for group in groups {
-      let place = group.media.contains("emulated") ? "emulated" : "inplace"
+      // The in-place file and the journaled one have pictures of their own.
+      let place =
+        group.media.contains("emulated") ? "emulated" : group.media.contains("journal") ? "file" : "inplace"
       let threads = group.threads == 1 ? "" : ", \(group.threads) threads"
       if group.suite == "wear" {
         let title = "wear: the hottest line over the mean of those in use, \(group.media)"

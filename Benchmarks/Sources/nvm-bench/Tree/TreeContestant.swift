@@ -170,11 +170,13 @@ final class OurTree: TreeContestant {
   }
 
   func scanAll(_ outcome: inout bench_outcome) {
+    var o = outcome
     do throws(NVMError) {
-      _ = try Self.scan(tree, from: nil, count: .max, &outcome)
+      _ = try Self.scan(tree, from: nil, count: .max, &o)
     } catch {
-      outcome.wrong &+= 1
+      o.wrong &+= 1
     }
+    outcome = o
   }
 
   var counts: Counts? { Counts(region.threadCounters) }
