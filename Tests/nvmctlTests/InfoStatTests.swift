@@ -65,6 +65,12 @@ final class WearTests: ToolTestCase {
     // The hottest cell is drawn in the hottest colour, once beside the legend's.
     XCTAssertEqual(svg.components(separatedBy: "#7f0010").count - 1, 2)
     try fail(3, "wear", store, "--svg", path("missing/x.svg"), saying: "cannot be written")
+    // A link to the store is the store.
+    try FileManager.default.createSymbolicLink(atPath: path("link.svg"), withDestinationPath: store)
+    for same in [store, path("link.svg"), store + ".wear"] {
+      try fail(3, "wear", store, "--svg", same, saying: "the store and its counts")
+    }
+    try succeed("check", store)
   }
 }
 

@@ -1,4 +1,6 @@
 import Foundation
+import NVM
+import NVMFoundation
 import XCTest
 
 final class LoadTests: ToolTestCase {
@@ -46,6 +48,36 @@ final class LoadTests: ToolTestCase {
       XCTAssertEqual(try succeed("dump", copy, "--format", format), dump)
       try succeed("check", copy)
     }
+  }
+
+  /// Dates are finer than milliseconds, and reach farther than calendars.
+  func testDatesAreLoadedAsTheyWere() throws {
+    let seconds = [
+      785_000_000.123_456_7, 785_000_000.5, -785_000_000.123_456_7, 0.1, -0.1, -0.0, 1e-300, 1e12, -1e300,
+      .infinity, Date.distantPast.timeIntervalSinceReferenceDate,
+      Date.distantFuture.timeIntervalSinceReferenceDate,
+      (785_000_000.0).nextUp, 785_000_000.001,
+    ]
+    func bits(_ path: String) throws -> [UInt64?] {
+      let opened = try NVMStore.open(path: path, options: NVMStoreOptions(media: .emulated))
+      defer { try? opened.close() }
+      let tree = try opened.tree("main", of: Int.self, Date.self)
+      return try seconds.indices.map { try tree.value(forKey: $0)?.timeIntervalSinceReferenceDate.bitPattern }
+    }
+    try succeed("create", store, "--key-type", "Int", "--value-type", "Date", "--media", "emulated")
+    let opened = try NVMStore.open(path: store, options: NVMStoreOptions(media: .emulated))
+    let tree = try opened.tree("main", of: Int.self, Date.self)
+    for (i, time) in seconds.enumerated() {
+      try tree.setValue(Date(timeIntervalSinceReferenceDate: time), forKey: i)
+    }
+    try opened.close()
+    for format in ["tsv", "csv", "jsonl"] {
+      let copy = path("copy-\(format).nvm")
+      try succeed("create", copy, "--key-type", "Int", "--value-type", "Date", "--media", "emulated")
+      try succeed("load", copy, "--format", format, input: try succeed("dump", store, "--format", format))
+      XCTAssertEqual(try bits(copy), seconds.map(\.bitPattern), format)
+    }
+    XCTAssertEqual(try succeed("get", store, "1"), "2025-11-16T15:33:20.500Z\n")
   }
 
   /// A carriage return is part of a text, unless it stands before the end of a record.

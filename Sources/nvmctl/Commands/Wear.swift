@@ -21,6 +21,9 @@ struct Wear: ParsableCommand {
         throw ToolError(.notFound, "No wear was counted for \(store.path). Open the store with countsWear.")
       }
       if let svg {
+        if isSame(svg, store.path) || isSame(svg, store.path + ".wear") {
+          throw ToolError(.failure, "\(svg) cannot be written: the store and its counts are there.")
+        }
         let text = WearMap(wear, title: store.path).svg
         guard let out = fopen(svg, "we") else { throw ToolError(.failure, "\(svg) cannot be written.") }
         let isWhole = fputs(text, out) >= 0
@@ -30,6 +33,14 @@ struct Wear: ParsableCommand {
       for line in WearText.lines(wear) { try output.line(line) }
       try output.flush()
     }
+  }
+
+  /// Whether two paths lead to one file.
+  private func isSame(_ a: String, _ b: String) -> Bool {
+    var first = stat()
+    var second = stat()
+    return stat(a, &first) == 0 && stat(b, &second) == 0 && first.st_dev == second.st_dev
+      && first.st_ino == second.st_ino
   }
 }
 

@@ -81,24 +81,6 @@ extension UUID: TextConvertible {
   static var isJSON: Bool { false }
 }
 
-/// As ISO 8601 in UTC with milliseconds; what is finer than that is not shown.
-extension Date: TextConvertible {
-  init?(text: String) {
-    let styles = [
-      Date.ISO8601FormatStyle(includingFractionalSeconds: true), Date.ISO8601FormatStyle(),
-    ]
-    for style in styles {
-      if let date = try? style.parse(text) {
-        self = date
-        return
-      }
-    }
-    return nil
-  }
-  var text: String { formatted(Date.ISO8601FormatStyle(includingFractionalSeconds: true)) }
-  static var isJSON: Bool { false }
-}
-
 extension CompositeKey2: TextConvertible where First: TextConvertible, Second: TextConvertible {
   init?(text: String) {
     guard let parts = JSONText.array(text), parts.count == 2, let first = First(text: parts[0]),
