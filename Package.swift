@@ -36,7 +36,8 @@ let toolTargets: [Target] =
     .executableTarget(
       name: "CrashQueue", dependencies: ["NVMTesting", "NVMRegion"], path: "Examples/CrashQueue",
       exclude: ["README.md"], swiftSettings: settings),
-    .testTarget(name: "nvmctlTests", dependencies: ["NVM", "NVMFoundation", "nvmctl"], swiftSettings: settings),
+    .testTarget(
+      name: "nvmctlTests", dependencies: ["NVM", "NVMFoundation", "nvmctl"], swiftSettings: settings),
   ]
 
 let package = Package(
