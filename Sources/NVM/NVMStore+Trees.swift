@@ -179,7 +179,7 @@ extension NVMStore {
   }
 
   private func freeNumber(_ state: inout State) throws(NVMError) -> UInt32 {
-    let largest = UInt32(1 << 20) - 1
+    let largest = TreeNumbers.ofStores.upperBound
     if state.lastNumber < largest {
       state.lastNumber += 1
       return state.lastNumber

@@ -79,6 +79,14 @@ extension NVMStore {
   private func findLeaks(_ entries: [String: CatalogueEntry], _ report: inout StoreReport) throws(NVMError) {
     var handles: [UInt32: Offset] = [catalogue.number: catalogue.handle]
     for entry in entries.values { handles[entry.number] = entry.handle }
+    // Trees that the application keeps by roots of its own.
+    for name in heap.rootNames {
+      if let handle = try heap.root(named: name), let block = try? heap.info(of: handle),
+        block.tag == .treeRoot
+      {
+        handles[block.owner.rawValue] = handle
+      }
+    }
     let log = Offset(rawValue: region.load(logLink))
     var found: Set<UInt32> = []
     var leaks: [BlockInfo] = []

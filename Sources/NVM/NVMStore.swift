@@ -22,8 +22,9 @@ public import NVMalloc
 public final class NVMStore: Sendable {
   /// The file under the store.
   public let region: PersistentRegion
-  /// The heap in that file. Applications may keep blocks of their own in it, with tags below 0xFF00; owner tokens
-  /// of trees are those of `trees`.
+  /// The heap in that file. Applications may keep blocks of their own in it, with tags below 0xFF00, and trees of
+  /// their own under named roots (`DurableBTree(in:root:)`), which transactions do not reach. Owner tokens of trees are those
+  /// of `trees`.
   public let heap: PersistentHeap
   /// What opening found and did.
   public let recovery: StoreRecovery

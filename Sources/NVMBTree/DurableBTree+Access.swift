@@ -92,7 +92,8 @@ extension DurableBTree {
   ///
   /// Use ``setValue(_:forKey:)`` where the old value is of no interest and is costly to read.
   /// - Throws: `.outOfSpace`, `.diskFull`, `.tooLarge`, `.readOnly`, `.poisoned`, `.closed`; nothing is changed then,
-  ///   except that after a failed sync (`.ioFailure`) the change may or may not be there.
+  ///   except that after a failed sync (`.ioFailure`) the change may or may not be there. `.corrupt` where the old value
+  ///   is damaged: the new one is stored then.
   @discardableResult @inlinable
   public func updateValue(_ value: Value, forKey key: Key) throws(NVMError) -> Value? {
     // What is replaced must stay readable until it is decoded.
@@ -170,6 +171,7 @@ extension DurableBTree {
 
   /// Removes the entry of a key and returns its value, or nil where there is none. Durable on return. O(log n); one
   /// fence, two where leaves merge. Thread-safe.
+  /// - Throws: as ``updateValue(_:forKey:)``; `.corrupt` where the old value is damaged: the entry is removed then.
   @discardableResult @inlinable
   public func removeValue(forKey key: Key) throws(NVMError) -> Value? {
     let mayBeRecord = Value.durableValueForm != .word || Key.durableKeyForm != .word

@@ -87,8 +87,8 @@ public final class DurableBTree<Key: DurableKey, Value: DurableValue>: Sendable 
         linked.insert(info.owner.rawValue)
       }
     }
-    var number = UInt32(truncatingIfNeeded: TreeEngine.typeHash(name) & 0xF_FFFF)
-    while number == 0 || linked.contains(number) { number = (number + 1) & 0xF_FFFF }
+    var number = TreeNumbers.ofRoot(TreeEngine.typeHash(name))
+    while linked.contains(number) { number = TreeNumbers.ofRoot(UInt64(number) + 1) }
     try TreeEngine.destroy(number: number, in: heap)
     return number
   }

@@ -1,5 +1,6 @@
 import Foundation
 import NVM
+import NVMBTree
 import XCTest
 
 /// Named, typed trees: made, found again, told apart, removed.
@@ -134,6 +135,32 @@ final class CatalogueTests: StoreTestCase {
     }
     XCTAssertEqual(store.statistics.heap.liveBlocks, before)
     XCTAssertEqual(try keep[1], 1)
+  }
+
+  /// A tree that an application keeps by a root of the store's heap has a number that no tree of the store ever has: who
+  /// makes a tree frees all blocks of its number first.
+  func testTreesByRootsAreApart() throws {
+    let store = try NVMStore(path: path(), options: options)
+    let mine = try store.tree("mine", of: Int.self, String.self)
+    try mine.setValue("of the store, and long", forKey: 1)
+    var own: [DurableBTree<Int, String>] = []
+    for i in 0..<30 {
+      own.append(try DurableBTree(in: store.heap, root: "own \(i)"))
+      try own[i].setValue("of the root \(i), and long", forKey: i)
+      XCTAssertGreaterThanOrEqual(own[i].number, 1 << 19)
+    }
+    XCTAssertEqual(Set(own.map(\.number)).count, 30)
+    XCTAssertLessThan(mine.number, 1 << 19)
+    try assertClean(store)
+    for tree in own { tree.close() }
+    try store.close()
+    let again = try NVMStore.open(path: path(), options: options)
+    XCTAssertEqual(try again.tree("mine", of: Int.self, String.self)[1], "of the store, and long")
+    for i in 0..<30 {
+      let tree = try DurableBTree<Int, String>(in: again.heap, root: "own \(i)")
+      XCTAssertEqual(try tree[i], "of the root \(i), and long")
+    }
+    try assertClean(again)
   }
 
   func testManyTrees() throws {
