@@ -193,17 +193,22 @@ static void start_report(struct guard *g, uintptr_t address, bool is_forked) {
 // MARK: The handler
 
 static struct sigaction previous;
-// A fault after which the handler before this one has returned: met again, it is left to the system.
+// A stray write after which the handler before this one has returned: met again, it is left to the system. (What is no
+// business of ours that handler may mend, at one address any number of times.)
 static _Thread_local uintptr_t returned_from;
 
-static void chain(int number, siginfo_t *info, void *context) {
+static void chain(int number, siginfo_t *info, void *context, bool is_stray) {
   atomic_fetch_sub(&in_handler, 1);
-  bool is_repeated = returned_from == (uintptr_t)info->si_addr + 1;
-  bool is_default = previous.sa_handler == SIG_DFL || previous.sa_handler == SIG_IGN;
-  if (is_repeated || (!(previous.sa_flags & SA_SIGINFO) && is_default)) {
-    // The instruction is tried again and the system does what it does by default.
+  bool is_sent = info->si_code <= 0;  // by a process: no instruction has failed
+  bool is_ignored = !(previous.sa_flags & SA_SIGINFO) && previous.sa_handler == SIG_IGN;
+  bool is_default = !(previous.sa_flags & SA_SIGINFO) && previous.sa_handler == SIG_DFL;
+  if (is_sent && is_ignored) return;
+  bool is_repeated = is_stray && returned_from == (uintptr_t)info->si_addr + 1;
+  if (is_repeated || is_default || is_ignored) {
+    // The instruction is tried again, or the signal sent again, and the system does what it does by default.
     struct sigaction standard = {.sa_handler = SIG_DFL};
     sigaction(number, &standard, 0);
+    if (is_sent) raise(number);
     return;
   }
   if (previous.sa_flags & SA_SIGINFO) {
@@ -211,7 +216,7 @@ static void chain(int number, siginfo_t *info, void *context) {
   } else {
     previous.sa_handler(number);
   }
-  returned_from = (uintptr_t)info->si_addr + 1;
+  if (is_stray) returned_from = (uintptr_t)info->si_addr + 1;
 }
 
 static bool is_write(void *context) {
@@ -257,11 +262,12 @@ static void on_fault(int number, siginfo_t *info, void *context) {
     memset(&owner, 0, sizeof owner);
     finish_report(g);
     atomic_fetch_sub(&in_handler, 1);
-    chain(number, describing.info, describing.context);
+    chain(number, describing.info, describing.context, true);
     errno = error;
     return;
   }
   uintptr_t address = (uintptr_t)info->si_addr;
+  bool is_stray = false;
   struct guard *g = info->si_code == SEGV_ACCERR || info->si_code == SEGV_PKUERR ? find(address) : 0;
   if (g && address - g->seen.base < atomic_load(&g->mapped)) {
     bool is_forked = guard_is_forked(g);
@@ -282,6 +288,7 @@ static void on_fault(int number, siginfo_t *info, void *context) {
       errno = error;
       return;
     }
+    is_stray = true;
     if (writes) {
       start_report(g, address, is_forked);
       nvm_guard_describer describer = atomic_load(&g->describer);
@@ -295,7 +302,7 @@ static void on_fault(int number, siginfo_t *info, void *context) {
       finish_report(g);
     }
   }
-  chain(number, info, context);
+  chain(number, info, context, is_stray);
   errno = error;
 }
 

@@ -58,7 +58,8 @@ enum HeapRepairScenario {
     return scenario
   }
 
-  /// Owners 1 and 3 keep small blocks, 2's header is gone; a large block's head is gone, and a slab's mark.
+  /// Owners 1 and 3 keep small blocks, 2's header is gone; a large block's head is gone, and a slab's mark. So are the heads
+  /// of the heap's own areas.
   private static func damaged(_ region: PersistentRegion) throws -> Place {
     let heap = try PersistentHeap.format(region, options: HeapHarness.options())
     func hold(_ owner: UInt32, _ size: Int) throws -> Offset {
@@ -70,7 +71,8 @@ enum HeapRepairScenario {
     let other = try hold(3, 200)
     heap.close()
     let table = tableOffset(region)
-    for at in [small - 16, table + (large.bytes >> 10) * 64, table + (other.bytes >> 10) * 64 + 24] {
+    let heads = [large, .null, table].map { table + ($0.bytes >> 10) * 64 }
+    for at in heads + [small - 16, table + (other.bytes >> 10) * 64 + 24] {
       region.store(0x5A5A_5A5A_5A5A_5A5A, at: at)
       try region.persist(at, count: 8)
     }

@@ -65,8 +65,11 @@ public final class DurableBTree<Key: DurableKey, Value: DurableValue>: Sendable 
       self.init(try Self.open(in: heap, at: handle, options: options).engine)
       return
     }
+    // Threads meet at the lock only as long as one of them holds its space: the registry does not.
+    let space = try TreeSpace.of(heap)
+    defer { withExtendedLifetime(space) {} }
     self.init(
-      try TreeEngine.making.withLock { (_) throws(NVMError) -> TreeEngine in
+      try space.making.withLock { (_) throws(NVMError) -> TreeEngine in
         // Another thread was quicker.
         if let handle = try heap.root(named: name) {
           return try Self.open(in: heap, at: handle, options: options).engine

@@ -213,29 +213,36 @@ extension DurableBTree {
 
   /// The first entry in key order, or nil. O(log n).
   public var first: (key: Key, value: Value)? {
-    @inlinable get throws(NVMError) {
-      var iterator = try checkedRange(.start, .end).makeIterator()
-      return try iterator.nextEntry()
-    }
+    @inlinable get throws(NVMError) { try nearest(.start, .end) }
   }
   /// The last entry in key order, or nil. O(log n).
   public var last: (key: Key, value: Value)? {
-    @inlinable get throws(NVMError) {
-      var iterator = try checkedRange(.start, .end).reversed().makeIterator()
-      return try iterator.nextEntry()
-    }
+    @inlinable get throws(NVMError) { try nearest(.start, .end, reverse: true) }
   }
   /// The first entry whose key is not below `key`, or nil. O(log n).
   @inlinable
   public func lowerBound(_ key: Key) throws(NVMError) -> (key: Key, value: Value)? {
-    var iterator = try checkedRange(.before(key), .end).makeIterator()
-    return try iterator.nextEntry()
+    try nearest(.before(key), .end)
   }
   /// The first entry whose key is above `key`, or nil. O(log n).
   @inlinable
   public func upperBound(_ key: Key) throws(NVMError) -> (key: Key, value: Value)? {
-    var iterator = try checkedRange(.after(key), .end).makeIterator()
-    return try iterator.nextEntry()
+    try nearest(.after(key), .end)
+  }
+
+  /// The first entry of a range, or its last one. Fetches and decodes no other.
+  @inlinable
+  func nearest(
+    _ lower: RangeBound<Key>, _ upper: RangeBound<Key>, reverse: Bool = false
+  ) throws(NVMError) -> (key: Key, value: Value)? {
+    try engine.checkUsable()
+    let cursor = lower.withBound { lower in
+      upper.withBound { TreeCursor(engine, from: lower, to: $0, reverse: reverse, isShort: true) }
+    }
+    guard try cursor.loadPinned() else { return nil }
+    defer { cursor.unpin() }
+    let (head, word) = (cursor.entries[0], cursor.entries[1])
+    return (try decodeKey(head, word), try decodeValue(head, word))
   }
 
   /// Removes the entries from `lower` up to but without `upper`; nil leaves that end open. Durable on return; each

@@ -26,14 +26,20 @@ public import NVMRegion
   @exclusivity(unchecked) private var link: (leaf: UInt32, version: UInt64, next: UInt32)?
   /// Forward: the inner node above the current leaf and the leaf's index in it. A hint, for fetching ahead.
   @exclusivity(unchecked) private var above: (inner: InnerNode, index: Int)?
+  /// Forward: how many leaves behind the current one are on their way to the cache, and how many links were followed.
+  @exclusivity(unchecked) private var ahead = 0
+  @exclusivity(unchecked) private var passed = 0
+  /// Who made it wants one entry.
+  private let isShort: Bool
 
   /// The current leaf's entries in the range, in the order of the walk: pairs of head and word.
   @usableFromInline let entries: UnsafeMutablePointer<UInt64>
   @exclusivity(unchecked) @usableFromInline var count = 0
 
   @usableFromInline
-  init(_ engine: TreeEngine, from lower: Bound, to upper: Bound, reverse: Bool) {
+  init(_ engine: TreeEngine, from lower: Bound, to upper: Bound, reverse: Bool, isShort: Bool = false) {
     self.engine = engine
+    self.isShort = isShort
     isReverse = reverse
     limit = OwnedBound(reverse ? lower : upper)
     resume = OwnedBound(reverse ? upper : lower)
@@ -166,8 +172,10 @@ public import NVMRegion
     _ = take(position)
   }
 
-  // The chain names one leaf ahead, the inner node some more: their misses overlap with the work on this one.
-  private static let distance = 3
+  /// How many leaves to fetch ahead of the current one. The chain names one, the inner node some more: their misses
+  /// overlap with the work on this one. A walk begins with one, for it may be short and what it does not come to was
+  /// fetched in vain; a long one keeps the memory busy.
+  @inline(__always) private var distance: Int { isShort ? 0 : min(1 &+ passed &>> 1, 3) }
 
   private func descendNoting(_ key: SearchKey) -> Position {
     var found: (inner: InnerNode, index: Int)?
@@ -177,18 +185,27 @@ public import NVMRegion
       return index
     }
     above = found
-    if let found {
-      for step in 1...Self.distance { fetch(found.inner, found.index &+ step) }
-    }
+    ahead = 0
+    if let found { fetchAhead(found.inner, found.index) }
     return position
+  }
+
+  @inline(__always) private func fetchAhead(_ inner: InnerNode, _ index: Int) {
+    let distance = distance
+    while ahead < distance {
+      ahead &+= 1
+      fetch(inner, index &+ ahead)
+    }
   }
 
   /// Moves the hint on to the next leaf; drops it where that is not the next child, as behind an inner node's last one.
   @inline(__always) private func follow(_ leaf: UInt32) {
+    passed &+= 1
     guard let (inner, index) = above else { return }
     if index < inner.count, inner.child(index &+ 1) == leaf {
       above = (inner, index &+ 1)
-      fetch(inner, index &+ 1 &+ Self.distance)
+      ahead &-= 1
+      fetchAhead(inner, index &+ 1)
     } else {
       above = nil
     }
@@ -209,7 +226,7 @@ public import NVMRegion
     let commit = leaf.commit
     let next = leaf.next(commit.alternate)
     // The walk will want all of it.
-    if above == nil, engine.isInside(next) { fetchLeaf(next) }
+    if above == nil, !isShort, engine.isInside(next) { fetchLeaf(next) }
     guard copy(leaf, commit.live, position) else { return false }
     // A dropped hint is found anew by the leaf's own entries.
     if above == nil, count > 0 { _ = descendNoting(key(0)) }
@@ -268,7 +285,7 @@ public import NVMRegion
       found = (inner, index)
       return index
     }
-    if let (inner, index) = found {
+    if !isShort, let (inner, index) = found {
       fetch(inner, index &- 1)
       fetch(inner, index &- 2)
     }
@@ -308,7 +325,7 @@ public import NVMRegion
     taken = position.leaf
     isDamaged = !isTrusted
     count = n
-    if engine.keysAreBytes || engine.valuesAreBytes {
+    if !isShort, engine.keysAreBytes || engine.valuesAreBytes {
       // All of the leaf's records at once: one after the other they would cost a miss or more each.
       for i in 0..<n { engine.prefetchRecord(entries[2 &* i], entries[2 &* i &+ 1]) }
     }

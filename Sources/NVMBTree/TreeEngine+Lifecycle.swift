@@ -3,9 +3,6 @@ import NVMRegion
 import NVMalloc
 
 extension TreeEngine {
-  /// Held while the tree of a root is made: of a number that nothing links to yet another thread would free the blocks.
-  static let making = Lock(())
-
   /// Makes a tree's header block and first leaf, durable but linked from nowhere.
   static func create(
     in heap: PersistentHeap, number: UInt32, keyForm: UInt8, valueForm: UInt8, keyType: String,

@@ -75,6 +75,9 @@ final class TreeSpace: @unchecked Sendable {
 
   // MARK: Open trees
 
+  /// Held while the tree of a root is made: of a number that nothing links to yet another thread would free the blocks.
+  let making = Lock(())
+
   /// The engine of each open tree. Without one an entry stands for an engine that is being opened or taken down.
   private struct OpenTree {
     weak var engine: TreeEngine?

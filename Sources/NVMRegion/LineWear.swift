@@ -52,8 +52,15 @@ public struct LineWear: Sendable, Equatable {
   // MARK: The file
 
   /// Reads what was saved beside a region; `nil` where there is nothing, or nothing that verifies.
-  static func saved(beside path: String, uuid: RegionUUID) -> LineWear? {
-    guard let file = fopen(path + WearFileLayout.suffix, "re") else { return nil }
+  /// - Parameter size: of the region, which has no more lines than that.
+  static func saved(beside path: String, uuid: RegionUUID, size: Int) -> LineWear? {
+    // Whatever stands there: to open a pipe would wait for somebody to write to it.
+    let fd = SystemCall.open(path + WearFileLayout.suffix, O_RDONLY | O_NONBLOCK)
+    guard fd >= 0 else { return nil }
+    guard let file = fdopen(fd, "r") else {
+      Glibc.close(fd)
+      return nil
+    }
     defer { fclose(file) }
     var header = [UInt8](repeating: 0, count: WearFileLayout.headerSize)
     guard fread(&header, 1, header.count, file) == header.count else { return nil }
@@ -66,7 +73,7 @@ public struct LineWear: Sendable, Equatable {
     }
     var info = stat()
     guard fields.magic == WearFileLayout.magic, fields.high == uuid.high, fields.low == uuid.low,
-      fields.lines < 1 << 40, fstat(fileno(file), &info) == 0,
+      fields.lines <= UInt64(size / 64), fstat(fileno(file), &info) == 0,
       Int(info.st_size) == WearFileLayout.headerSize + Int(fields.lines) * 8
     else { return nil }
     let count = Int(fields.lines)
@@ -117,6 +124,6 @@ extension PersistentRegion {
   /// The counts so far where this opening counts, else those saved at the last close that counted; `nil` where there are
   /// none. Approximate while other threads are at work. O(lines).
   public var wear: LineWear? {
-    wearCounts?.snapshot(lines: size / 64) ?? LineWear.saved(beside: path, uuid: uuid)
+    wearCounts?.snapshot(lines: size / 64) ?? LineWear.saved(beside: place, uuid: uuid, size: size)
   }
 }

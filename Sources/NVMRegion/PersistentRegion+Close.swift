@@ -50,7 +50,7 @@ extension PersistentRegion {
     nvm_store_release(control.status, nvm_load_acquire(control.status) | Self.closedBit)
     if markClean, state.fd >= 0, let wearCounts {
       // Nothing depends on it: a disk that is full costs this opening's counts.
-      wearCounts.snapshot(lines: size / 64).save(beside: path, uuid: uuid)
+      wearCounts.snapshot(lines: size / 64).save(beside: place, uuid: uuid)
     }
     medium?.willClose()
     // The addresses stay ours, as empty private memory, so that a late access harms nobody.

@@ -71,14 +71,20 @@ extension PersistentRegion {
       poison(&state, error)
       throw error
     }
-    // From a page boundary of this machine, which may have larger pages than the one that made the file.
-    let start = old & ~(Int(sysconf(Int32(_SC_PAGESIZE))) - 1)
-    result =
-      media == .persistentMemory || media == .autoFlushedPersistentMemory
-      ? SystemCall.mapSync(baseAddress + start, new - start, state.fd, start)
-      : SystemCall.map(
-        baseAddress + start, new - start,
-        flags: media == .journaledFile ? MAP_PRIVATE | MAP_NORESERVE : MAP_SHARED, state.fd, start)
+    // From a page boundary of this machine, which may have larger pages than the one that made the file. A private page
+    // that reaches past the old end stays: it may hold changes that are not in the file yet, and zeroes behind them.
+    let page = Int(sysconf(Int32(_SC_PAGESIZE)))
+    let isPrivate = media == .journaledFile
+    let start = (isPrivate ? old + page - 1 : old) & ~(page - 1)
+    if start >= new {
+      result = 0
+    } else if media == .persistentMemory || media == .autoFlushedPersistentMemory {
+      result = SystemCall.mapSync(baseAddress + start, new - start, state.fd, start)
+    } else {
+      result = SystemCall.map(
+        baseAddress + start, new - start, flags: isPrivate ? MAP_PRIVATE | MAP_NORESERVE : MAP_SHARED,
+        state.fd, start)
+    }
     if result < 0 {
       _ = SystemCall.truncate(state.fd, old)
       // Some kernels unmap before they fail.

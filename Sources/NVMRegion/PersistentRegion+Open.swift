@@ -155,7 +155,7 @@ extension PersistentRegion {
         let counts = try WearCounts(
           // A file may be larger than it is allowed to grow to.
           bytes: max(count, min(space.size, limit ?? space.size)),
-          from: LineWear.saved(beside: path, uuid: superblock.uuid), path: path)
+          from: LineWear.saved(beside: path, uuid: superblock.uuid, size: count), path: path)
         medium = LineCountingMedium(medium, base: space.base, counts: counts)
         wearCounts = counts
       }

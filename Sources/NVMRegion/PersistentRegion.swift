@@ -20,6 +20,8 @@ import Glibc
 public final class PersistentRegion: @unchecked Sendable {
   /// The file, as given.
   public let path: String
+  /// The same from the root on, whatever the working directory is later.
+  let place: String
   /// What the region lies on.
   public let media: RegionMedia
   /// How its bytes are protected from stray writes.
@@ -80,6 +82,8 @@ public final class PersistentRegion: @unchecked Sendable {
     /// 0 while usable; else bit 0 closed, bit 1 poisoned.
     @usableFromInline var status: UnsafeMutableRawPointer { words + 8 }
     @usableFromInline var forkGeneration: UnsafeMutableRawPointer { words + 16 }
+    /// 1 while a heap is open on the region.
+    var heap: UnsafeMutableRawPointer { words + 24 }
   }
   static let closedBit: UInt64 = 1
   static let poisonedBit: UInt64 = 2
@@ -100,6 +104,7 @@ public final class PersistentRegion: @unchecked Sendable {
     protection: RegionProtection, wearCounts: WearCounts? = nil
   ) {
     self.path = path
+    place = absolutePath(path)
     self.media = media
     self.isReadOnly = isReadOnly
     self.wasCleanlyClosed = wasCleanlyClosed
@@ -206,6 +211,10 @@ public final class PersistentRegion: @unchecked Sendable {
         + "and open it again.",
       path: path, underlying: failure)
   }
+
+  /// Notes that a heap is open on the region: `false` where one is already.
+  package func takeHeap() -> Bool { nvm_compare_exchange(control.heap, 0, 1) }
+  package func giveHeapBack() { nvm_store_release(control.heap, 0) }
 
   /// Remembers the first failure of the medium; from then on every call throws.
   package func poison(_ error: NVMError) {

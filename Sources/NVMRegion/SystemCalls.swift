@@ -190,3 +190,10 @@ func directory(of path: String) -> String {
   guard let slash = path.lastIndex(of: "/") else { return "." }
   return slash == path.startIndex ? "/" : String(path[..<slash])
 }
+
+/// A path from the root on. As it is where the working directory is gone.
+func absolutePath(_ path: String) -> String {
+  guard path.first != "/", let here = getcwd(nil, 0) else { return path }
+  defer { free(here) }
+  return String(cString: here) + "/" + path
+}

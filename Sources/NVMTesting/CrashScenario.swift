@@ -20,7 +20,8 @@ public struct CrashScenario<Structure, State: Equatable & Sendable>: Sendable {
   public typealias Operation = CrashOperation<Structure, State>
 
   public var name: String
-  /// Bytes of the region: small ones are explored faster and reach their limits sooner.
+  /// Bytes of the region: small ones are explored faster and reach their limits sooner. At least
+  /// `PersistentRegion.minimumSize`.
   public var regionSize = 64 << 10
   /// How far the region may grow; `nil` for not at all.
   public var maximumSize: Int?
@@ -82,9 +83,9 @@ public struct CrashScenario<Structure, State: Equatable & Sendable>: Sendable {
   }
 
   package mutating func exploreSuperblock() { exploresSuperblock = true }
-  var capacity: Int { max(maximumSize ?? regionSize, regionSize) }
+  var capacity: Int { max(maximumSize ?? 0, firstSize) }
   /// The region's size at first, in whole pages.
-  var firstSize: Int { (regionSize + 4095) & ~4095 }
+  var firstSize: Int { (max(regionSize, 0) + 4095) & ~4095 }
 }
 
 /// The most that one operation may cost, counted on the simulated medium.

@@ -92,6 +92,12 @@ package final class SimulatedMedium: RegionMedium, JournalFile, @unchecked Senda
 
   /// Makes a region on the blank medium.
   func create(size: Int, maximumSize: Int, uuid: RegionUUID) throws(NVMError) -> PersistentRegion {
+    guard size >= PersistentRegion.minimumSize else {
+      throw NVMError(
+        code: .invalidArgument,
+        message: "A region of \(size) bytes cannot be made: the scenario's regionSize must be at least "
+          + "\(PersistentRegion.minimumSize).")
+    }
     if model == .journaledFile {
       return try PersistentRegion.inMemory(
         file: self, journalSize: model.journalSize, size: size, maximumSize: maximumSize + model.journalSize,

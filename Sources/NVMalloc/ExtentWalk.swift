@@ -3,6 +3,8 @@ import NVMRegion
 /// Reads the extent table head by head, checks each, and goes on behind damage: at the next valid head. What
 /// was skipped is one hole; free heads that follow a hole directly are suspect, since they may be stale ones
 /// inside the extent whose head was lost.
+///
+/// Where the heap's own areas lie the heap header says: no other head is believed there, and one that is lost is no hole.
 struct ExtentWalk {
   struct Head {
     var unit: Int
@@ -18,6 +20,8 @@ struct ExtentWalk {
     var rest = 0
     /// A free extent that only the object before it knows of: a crash kept its head from the medium.
     var isUnwritten = false
+    /// One of the heap's own areas, whose head is damaged: the heap header says what belongs there.
+    var isKnownOtherwise = false
 
     /// Of a slab: the size of a block in lines.
     var blockLines: Int { Int(word1 & 0xFFFF) }
@@ -27,12 +31,26 @@ struct ExtentWalk {
   let header: HeapHeader
   /// Whether a head that only the object before it knows of is damage: not after a crash.
   let isAtRest: Bool
+  private let systemLength: Int
+  private let table: Range<Int>
 
   init(_ region: PersistentRegion, _ check: HeaderCheck, _ header: HeapHeader, isAtRest: Bool) {
     (self.region, self.check, self.header, self.isAtRest) = (region, check, header, isAtRest)
+    (systemLength, table) = (header.systemLength, header.tableUnits)
   }
 
   func start(_ unit: Int) -> UInt64 { UInt64(unit) << UInt64(header.unitShift) }
+
+  /// What the heap header says of the extent at `unit`.
+  private func own(_ unit: Int) -> (kind: ExtentKind, length: Int)? {
+    if unit == 0 { return (.system, systemLength) }
+    return unit == table.lowerBound ? (.table, table.count) : nil
+  }
+  /// Whether an extent may lie there beside the heap's own areas, or is one of them.
+  private func fits(_ kind: ExtentKind?, _ extent: Range<Int>) -> Bool {
+    guard let own = own(extent.lowerBound) else { return kind != .system && !extent.overlaps(table) }
+    return own == (kind, extent.count)
+  }
 
   /// The head at `unit`, if it verifies and its extent fits.
   func head(_ unit: Int) -> Head? {
@@ -45,6 +63,7 @@ struct ExtentWalk {
       return nil
     }
     var head = Head(unit: unit, length: length, kind: ExtentEntry.kind(word0), word1: word1, word2: word2)
+    guard fits(head.kind, unit..<unit + length) else { return nil }
     let bytes = length << header.unitShift
     switch head.kind {
     case .object:
@@ -52,7 +71,7 @@ struct ExtentWalk {
       let word4 = region.load(at + 32)
       let rest = Int(word4 & 0xFFF_FFFF)
       if rest > 0, check.rest(rest, behind: length, at: start(unit)) == word4,
-        unit + length + rest <= header.unitCount
+        unit + length + rest <= header.unitCount, fits(.free, unit + length..<unit + length + rest)
       {
         head.rest = rest
       }
@@ -118,8 +137,19 @@ struct ExtentWalk {
         }
         continue
       }
+      if let own = own(unit) {
+        followsHole = false
+        try body(Head(unit: unit, length: own.length, kind: own.kind, isKnownOtherwise: true))
+        problems.append(
+          HeapProblem(
+            .extentHead, start(unit), extent: start(unit), byteCount: own.length << header.unitShift,
+            "The head of the heap's own \(unit == 0 ? "area" : "table") is damaged; what stands there is known without."
+          ))
+        unit += own.length
+        continue
+      }
       let hole = unit
-      repeat { unit += 1 } while unit < header.unitCount && head(unit) == nil
+      repeat { unit += 1 } while unit < header.unitCount && own(unit) == nil && head(unit) == nil
       followsHole = true
       try body(Head(unit: hole, length: unit - hole, kind: nil))
       problems.append(

@@ -338,9 +338,9 @@ final class LaneLog: @unchecked Sendable {
   /// Writes one more marker into each lane that was used, so that two lines would have to rot before an old
   /// record counts again.
   func seal() throws(NVMError) {
-    for index in 0..<laneCount where lanes[index].isUsed {
+    for index in 0..<laneCount {
       lock(index).lock()
-      append(index, .marker, 0, UnsafeBufferPointer(start: nil, count: 0))
+      if lanes[index].isUsed { append(index, .marker, 0, UnsafeBufferPointer(start: nil, count: 0)) }
       lock(index).unlock()
     }
     try region.settle()

@@ -137,6 +137,7 @@ extension PersistentHeap {
     let valid =
       check.isValidExtent(word0, at: payload.rawValue, region.load(at + 8), byteCount)
       && ExtentEntry.kind(word0) == .object && ExtentEntry.length(word0) == length
+      && byteCount <= UInt64(length << unitShift)
     let freeWord = freeWord(unit, length)
     if valid { body(at, freeWord) }
     gate.leave()
@@ -184,19 +185,20 @@ extension PersistentHeap {
     let distance = payload.rawValue &- slab.offset(i)
     guard i < slab.pointee.blockCount, i < slab.pointee.mark, distance >= 16, distance & (distance &- 1) == 0
     else { return error(.foreignOffset, foreign) }
-    let block = slab.offset(i)
-    let word0 = region.load(Offset(rawValue: block))
-    if word0
-      == check.freeBlock(
-        lines: slab.pointee.blockBytes &>> 6, at: block, generation: slab.pointee.generation)
-    {
-      return error(.doubleFree, free)
-    }
-    if isAllocated(word0, region.load(Offset(rawValue: block &+ 8)), block, slab) {
+    let generation = slab.pointee.generation
+    // Beside writers: what another call changes at this moment is no damage.
+    switch read(slab, i) {
+    case .vacant: return error(.doubleFree, free)
+    case .live(let info):
       // A block in the hands of another call: of a publication, or of a second free at the same time.
-      return payload.rawValue == block &+ (1 &<< UInt64(BlockHeader.shift(word0)))
+      return payload == info.payload
         ? error(.doubleFree, "The block is being freed by another call.") : error(.foreignOffset, foreign)
+    case .damaged:
+      // Nor is what stands there now that the slab is none any more.
+      guard UnitMap.slab(map.word(unit)) == slab, slab.pointee.generation == generation else {
+        return error(.foreignOffset, foreign)
+      }
+      return error(.corrupt, "The header of a block was overwritten; the block was left alone.")
     }
-    return error(.corrupt, "The header of a block was overwritten; the block was left alone.")
   }
 }

@@ -40,7 +40,9 @@ extension PersistentHeap {
         do throws(NVMError) {
           if let slab = slab(holding: payloads[next]) {
             let (index, freeWord) = try claim(payloads[next], in: slab)
-            (claims + count).initialize(to: SmallClaim(slab: slab, index: index, freeWord: freeWord))
+            let block = Offset(rawValue: slab.offset(index))
+            (claims + count).initialize(
+              to: SmallClaim(slab: slab, index: index, block: block, freeWord: freeWord))
             count &+= 1
           } else {
             try deallocate(payloads[next], durability: .deferred)
@@ -82,6 +84,8 @@ extension PersistentHeap {
   private struct SmallClaim {
     var slab: UnsafeMutablePointer<Slab>
     var index: Int
+    /// Where its header lies. Once it is handed on, the slab may be given back and its descriptor be another's.
+    var block: Offset
     var freeWord: UInt64
   }
 
@@ -111,15 +115,13 @@ extension PersistentHeap {
         classIndex = claim.slab.pointee.classIndex
         share = enter(classIndex)
       }
-      region.store(claim.freeWord, at: Offset(rawValue: claim.slab.offset(claim.index)), counting: &tally)
+      region.store(claim.freeWord, at: claim.block, counting: &tally)
       share.pointee.liveBlocks &-= 1
       if share.pointee.push(claim.slab, claim.index) { empty = chain(stamp(share), empty) }
     }
     lock(of: share).unlock()
     // Who takes one of them at once stores to the same line later, so the flush need not come before.
-    for claim in claims {
-      region.flush(line: Offset(rawValue: claim.slab.offset(claim.index)), words: 1, counting: &tally)
-    }
+    for claim in claims { region.flush(line: claim.block, words: 1, counting: &tally) }
     region.count(tally)
     return empty
   }

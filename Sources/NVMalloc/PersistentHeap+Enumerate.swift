@@ -24,6 +24,8 @@ extension PersistentHeap {
     gate.enter()
     defer { gate.leave() }
     guard let info = readObject(unit, UnitMap.length(word)) else {
+      // Another call has taken it meanwhile.
+      guard map.word(unit) == word else { throw notLive(payload) }
       throw corrupt("The header of a large block was overwritten.", at: payload.rawValue)
     }
     return info
@@ -38,13 +40,15 @@ extension PersistentHeap {
     case damaged
   }
 
-  /// Reads a block's header beside writers: word 0 is read again where the two words do not go together.
+  /// Reads a block's header beside writers: word 0 is read again where the two words do not go together, and while a call
+  /// is under way that changes both; its thread may have lost the processor just then.
   func read(_ slab: UnsafeMutablePointer<Slab>, _ index: Int) -> BlockReading {
     let block = slab.offset(index)
     let at = Offset(rawValue: block)
     let bytes = slab.pointee.blockBytes
     let free = check.freeBlock(lines: bytes >> 6, at: block, generation: slab.pointee.generation)
-    for attempt in 0..<1000 {
+    for attempt in 0..<150 {
+      let isResting = nvm_load_acquire(control + Control.resizes) == 0
       let word0 = region.load(at)
       if word0 == free { return .vacant }
       let word1 = region.load(at + 8)
@@ -62,8 +66,10 @@ extension PersistentHeap {
             isLarge: false))
       }
       // Changed meanwhile, or in the hands of a call that changes both words: again.
-      if region.load(at) == word0, attempt > (slab.isAllocated(index) ? 2 : 50) { break }
-      if attempt > 10 { sched_yield() }
+      if attempt > 2, region.load(at) == word0, isResting, nvm_load_acquire(control + Control.resizes) == 0 {
+        break
+      }
+      if attempt > 50 { usleep(1000) } else if attempt > 10 { sched_yield() }
     }
     return .damaged
   }

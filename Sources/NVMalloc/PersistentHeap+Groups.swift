@@ -20,10 +20,11 @@ extension PersistentHeap {
   /// moment from the call on.
   public func deallocate(_ payload: Offset, in group: PersistGroup) throws(NVMError) {
     try region.check(group)
-    // Afterwards its place may be somebody else's.
+    // Afterwards its place may be somebody else's; but the table of extents may move before.
     let header = headerPlace(of: payload)
     try deallocate(payload, durability: .deferred)
     if let header { try region.note(header.offset, count: header.count, in: group) }
+    if header?.count == ExtentEntry.size { try noteHeader(of: payload, in: group) }
   }
 
   private func noteHeader(of payload: Offset, in group: PersistGroup) throws(NVMError) {

@@ -16,7 +16,8 @@ extension PersistentHeap {
   /// Damaged spots do not keep a heap from opening: they are set aside and listed in ``recovery``.
   /// - Parameter progress: called now and then with units looked at and units in all.
   /// - Throws: `.notARegion` where there is no heap, `.newerFormat`, `.corrupt` when neither header copy
-  ///   verifies or the log is damaged, `.outOfMemory`, `.ioFailure`.
+  ///   verifies or the log is damaged, `.outOfMemory`, `.ioFailure`; `.locked` where the heap of a region that may be
+  ///   written is open already: two would hand out the same blocks.
   /// - Complexity: O(extents), reading one line of each; independent of the number of small blocks. About 50 ns for
   ///   each slab.
   public static func open(
@@ -26,6 +27,29 @@ extension PersistentHeap {
     try region.checkUsable()
     let began = ContinuousClock.now
     var recovery = HeapRecovery()
+    guard region.isReadOnly || region.takeHeap() else {
+      throw NVMError(
+        code: .locked, message: "The heap of this region is open already. Use that one, or close it first.",
+        path: region.path)
+    }
+    let heap: PersistentHeap
+    do throws(NVMError) {
+      heap = try recover(region, options, &recovery)
+    } catch {
+      if !region.isReadOnly { region.giveHeapBack() }
+      throw error
+    }
+    // From here on closing gives it back, or the end of the object.
+    try heap.adopt(&recovery, progress)
+    recovery.duration = ContinuousClock.now - began
+    heap.recovery = recovery
+    return heap
+  }
+
+  /// Steps 1 and 2.
+  private static func recover(
+    _ region: PersistentRegion, _ options: HeapOptions, _ recovery: inout HeapRecovery
+  ) throws(NVMError) -> PersistentHeap {
     let (header, copy) = try chooseHeader(region, &recovery)
     let log = LaneLog(
       region, offset: header.lanesOffset, laneCount: header.laneCount, laneSize: header.laneSize)
@@ -39,12 +63,8 @@ extension PersistentHeap {
     let most = min(max(region.maximumSize >> header.unitShift, header.unitCount), ExtentEntry.maximumLength)
     let map = try UnitMap.make(
       wanted: most, needed: header.unitCount, path: region.path)
-    let heap = PersistentHeap(
+    return PersistentHeap(
       region: region, options: options, header: header, newestCopy: copy, map: map, log: log, roots: roots)
-    try heap.adopt(&recovery, progress)
-    recovery.duration = ContinuousClock.now - began
-    heap.recovery = recovery
-    return heap
   }
 
   private static func chooseHeader(

@@ -1,3 +1,4 @@
+import CNVM
 public import NVMRegion
 
 extension PersistentHeap {
@@ -16,7 +17,10 @@ extension PersistentHeap {
     try checkWritable()
     _ = try prefix(byteCount, alignment, .none)
     let claim = try claim(payload)
-    let old = header(of: claim)
+    guard let old = header(of: claim) else {
+      unclaim(claim)
+      throw corrupt("The header of a block was overwritten; the block was left alone.", at: payload.rawValue)
+    }
     var distance = alignment
     if let slab = claim.place.slab { distance = payload - Offset(rawValue: slab.offset(claim.place.index)) }
     let isAligned = payload.rawValue & UInt64(alignment - 1) == 0
@@ -47,12 +51,18 @@ extension PersistentHeap {
     return moved
   }
 
-  private func header(of claim: Claim) -> BlockInfo {
-    if let slab = claim.place.slab, case .live(let info) = read(slab, claim.place.index) { return info }
+  /// The claim has verified the header, and no other call may change it. But a stray write may, and one whose checksum is
+  /// right may still say what cannot be.
+  private func header(of claim: Claim) -> BlockInfo? {
+    if let slab = claim.place.slab {
+      guard case .live(let info) = read(slab, claim.place.index) else { return nil }
+      return info
+    }
     gate.enter()
     defer { gate.leave() }
-    // The claim has verified it, and nobody else may change it.
-    return readObject(claim.place.index, claim.length)!
+    guard let info = readObject(claim.place.index, claim.length), (0...info.capacity).contains(info.length)
+    else { return nil }
+    return info
   }
 
   private func staysInPlace(_ byteCount: Int, _ old: BlockInfo) -> Bool {
@@ -73,6 +83,9 @@ extension PersistentHeap {
         lines: slab.pointee.blockBytes >> 6, shift: (old.payload.rawValue - block).trailingZeroBitCount,
         slack: slack)
       let word0 = check.block(low, at: block, generation: slab.pointee.generation, word1: word1)
+      // Who reads the header meanwhile waits.
+      _ = nvm_fetch_add_acqrel(control + Control.resizes, 1)
+      defer { _ = nvm_fetch_add_acqrel(control + Control.resizes, UInt64.max) }
       return try commitPair(
         LogWord(offset: block + 8, value: word1), LogWord(offset: block, value: word0))
     }

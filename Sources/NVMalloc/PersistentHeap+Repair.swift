@@ -5,6 +5,7 @@ public import NVMRegion
 // so a crash in the middle costs nothing: repair again. One fence at the end makes all of them durable.
 //
 //     hole, suspect extent      head := free(length)                 what lies there is lost
+//     the heap's own areas      head := as the heap header says      nothing is lost
 //     slab's mark               := behind the last valid block header; those before it that do not verify := free
 //     block header              header := free                       the block is lost
 //     root line                 commit word := 0                     name and value are lost
@@ -48,6 +49,14 @@ extension PersistentHeap {
     let walk = extents.withLock { ExtentWalk(region, check, $0.header, isAtRest: true) }
     _ = walk.run(heads: &heads)
     for head in heads {
+      if let kind = head.kind, head.isKnownOtherwise {
+        writeEntry(head.unit, kind, length: head.length, 0, 0)
+        problems.append(
+          HeapProblem(
+            .extentHead, start(ofUnit: head.unit), extent: start(ofUnit: head.unit),
+            byteCount: head.length << unitShift,
+            "The head of the heap's own \(kind == .system ? "area" : "table") was written anew."))
+      }
       if head.kind == nil || head.isSuspect && head.kind == .free {
         region.store(freeWord(head.unit, head.length), at: entry(head.unit))
         region.flush(entry(head.unit), count: 8)

@@ -32,7 +32,9 @@ extension PersistentHeap {
       c.pointee.restingLimit = .max
     } else {
       let blocks = max(Self.fewestResting, most / blockBytes)
-      let fair = resting == 0 ? blocks : blocks * c.pointee.quarantined / resting
+      // By floating-point numbers: a limit may be as large as a number can be.
+      let part = resting == 0 ? 1 : min(1, Double(c.pointee.quarantined) / Double(resting))
+      let fair = Int(Double(blocks) * part)
       c.pointee.restingLimit = max(Self.fewestResting, blocks / count, fair)
     }
     return c.pointee.quarantined >= c.pointee.restingLimit

@@ -91,6 +91,10 @@ extension PersistentHeap {
         _ = try make(&table, name, bytes, value: value.rawValue)
         return
       }
+      // Not beside a placement into it: its record, replayed after a crash, would bring an older value back.
+      let lock = linkLock(table.line(i))
+      lock.lock()
+      defer { lock.unlock() }
       region.store(value.rawValue, at: table.line(i))
       region.flush(table.line(i), count: 8)
       try region.settle()
@@ -134,6 +138,10 @@ extension PersistentHeap {
     padded.withUnsafeBytes { words in
       for w in 0..<6 { region.store(words.load(fromByteOffset: 8 * w, as: UInt64.self), at: at + 16 + 8 * w) }
     }
+    // As in setRoot: somebody may still place into the link of a root that stood here.
+    let lock = linkLock(at)
+    lock.lock()
+    defer { lock.unlock() }
     region.store(value, at: at)
     region.store(bytes.withUnsafeBytes { check.rootName($0, at: at.rawValue) }, at: at + 8)
     region.flush(at, count: RootLine.size)

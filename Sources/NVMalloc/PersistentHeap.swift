@@ -62,6 +62,8 @@ public final class PersistentHeap: @unchecked Sendable {
     static let shortGains = 96
     static let shortUntil = 104
     static let searches = 112
+    /// How many calls are changing both words of a small block's header.
+    static let resizes = 120
     static let linkLocks = 128
     static let size = linkLocks + 8 * linkLockCount
   }
@@ -98,7 +100,11 @@ public final class PersistentHeap: @unchecked Sendable {
   }
 
   deinit {
-    region.setDescriber(nil, context: nil)
+    // A closed one has; the region may have another heap by now.
+    if nvm_load_relaxed(control + Control.isClosed) == 0 {
+      region.setDescriber(nil, context: nil)
+      if !region.isReadOnly { region.giveHeapBack() }
+    }
     shares.deallocate()
     extents.withLock {
       var slab = $0.spareSlabs
@@ -159,7 +165,10 @@ public final class PersistentHeap: @unchecked Sendable {
   /// Ends the use of the heap; the region stays open. Idempotent. Retires the log's lanes once more, so that
   /// a single rotten line cannot bring back a record that was done with.
   public func close() {
-    guard nvm_exchange_acqrel(control + Control.isClosed, 1) == 0, !region.isReadOnly else { return }
+    guard nvm_exchange_acqrel(control + Control.isClosed, 1) == 0 else { return }
+    region.setDescriber(nil, context: nil)
+    guard !region.isReadOnly else { return }
+    defer { region.giveHeapBack() }
     // A failure poisons the region, which then is not marked clean: nothing more to do about it here.
     if (try? region.checkWritable()) != nil {
       extents.withLock { _ = zeroStaleHeads(&$0) }

@@ -90,6 +90,25 @@ final class StrayWriteTests: RegionTestCase {
     }
   }
 
+  /// A handler that was there before, and mends its own faults, is called each time: also for one address twice.
+  func testAHandlerBeforeThatMends() throws {
+    for protection in protections {
+      let output = try assertStopped("\(protection)-mending")
+      XCTAssertTrue(output.contains("mended 2\n"), output)
+    }
+  }
+
+  /// `kill -SEGV` ends the process, or is ignored, as without a region.
+  func testASignalThatIsSent() throws {
+    for protection in protections {
+      let sent = try child("\(protection)-sent", path: memoryPath("sent-\(protection)"))
+      XCTAssertEqual(sent.status, -SIGSEGV, sent.output)
+      XCTAssertFalse(sent.output.contains("went on"), sent.output)
+      let ignored = try assertStopped("\(protection)-ignored")
+      XCTAssertTrue(ignored.contains("went on\ngranted\n"), ignored)
+    }
+  }
+
   func testTheGrownPart() throws {
     for protection in protections { try assertStopped("\(protection)-growth") }
   }

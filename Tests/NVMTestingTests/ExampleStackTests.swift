@@ -32,6 +32,24 @@ final class ExampleStackTests: XCTestCase {
     XCTAssertEqual(report.costs.first { $0.operation == "push" }?.mostFlushedLines, 3)
   }
 
+  /// A size that no region can have is a failure of the scenario, and any other is rounded up.
+  func testSizesOfRegions() throws {
+    for model in [CrashModel.cacheLine, .journaledFile] {
+      var options = CrashOptions(model: model)
+      options.maximumImages = 50
+      for size in [4096, 0, -1, Int.min, 8192] {
+        var scenario = ExampleStack.scenario()
+        scenario.regionSize = size
+        let report = CrashExplorer(options).explore(scenario)
+        XCTAssertEqual(report.violations.map(\.kind), [.failedOperation], "\(size)")
+        XCTAssertTrue(report.violations[0].message.contains("regionSize"), "\(report)")
+      }
+      var scenario = ExampleStack.scenario()
+      scenario.regionSize = 12_300
+      try CrashExplorer(options).explore(scenario).check()
+    }
+  }
+
   func testMissingFlush() throws {
     try XCTSkipIf(
       getenv("NVM_PROTECTION") != nil, "Stores are named by who calls the medium, and there it is the guard."

@@ -195,6 +195,35 @@ final class AllocationTests: XCTestCase {
     assertThrows(.closed, try heap.deallocate(p))
   }
 
+  /// Two heaps on one region would hand out the same blocks.
+  func testASecondHeapIsRefused() throws {
+    let heap = try makeHeap()
+    let region = heap.region
+    let p = try heap.allocate(byteCount: 40)
+    assertThrows(.locked, try PersistentHeap.open(region))
+    assertThrows(.locked, try PersistentHeap.repair(region))
+    // The first goes on.
+    try heap.deallocate(p)
+    heap.close()
+    heap.close()
+    // What could not be opened leaves nothing behind, and neither does a heap that is let go.
+    let root = region.load(region.payloadStart)
+    for copy in 0..<2 { region.store(0, at: region.payloadStart + copy * 4096) }
+    assertThrows(.corrupt, try PersistentHeap.open(region))
+    for copy in 0..<2 { region.store(root, at: region.payloadStart + copy * 4096) }
+    do {
+      let next = try PersistentHeap.open(region, options: options())
+      assertThrows(.locked, try PersistentHeap.open(region))
+      XCTAssertEqual(try next.verify().problems, [])
+    }
+    XCTAssertEqual(try PersistentHeap.open(region, options: options()).statistics.liveBlocks, 0)
+    // A heap that was closed before has nothing to give back.
+    let last = try PersistentHeap.open(region)
+    heap.close()
+    assertThrows(.locked, try PersistentHeap.open(region))
+    last.close()
+  }
+
   func testRoots() throws {
     let heap = try makeHeap()
     XCTAssertNil(try heap.root(named: "a"))

@@ -261,7 +261,46 @@ final class DamageTests: XCTestCase {
       while let p = try? again.allocate(byteCount: size) { XCTAssertTrue(given.insert(p).inserted) }
     }
     XCTAssertTrue(given.isDisjoint(with: Set(live).subtracting(victims)))
+    again.close()
     XCTAssertEqual(try PersistentHeap.repair(region), [])
+  }
+
+  /// The heads of the heap's own areas: what stands there is known without them, and no repair gives it away.
+  func testTheHeadsOfTheHeapsOwnAreas() throws {
+    for isMoved in [false, true] {
+      let heap = try makeHeap(size: 96 << 10, maximumSize: 1 << 20)
+      var live: [Offset] = []
+      for size in [40, 9000, 1500] { live.append(try heap.allocate(byteCount: size)) }
+      if isMoved { live.append(try heap.allocate(byteCount: 200_000)) }
+      let table = try tableOffset(heap)
+      let own = [0, table.bytes >> 10]
+      for lost in [[own[0]], [own[1]], own] {
+        for byte in [0, 3, 5, 9] {
+          let region = try copy(of: heap) { image in
+            for unit in lost { image[(table + unit * 64).bytes + byte] ^= 4 }
+          }
+          let damaged = try PersistentHeap.open(region, options: options())
+          let kinds = lost.map { _ in HeapProblem.Kind.extentHead }
+          XCTAssertEqual(damaged.recovery.problems.map(\.kind), kinds, "\(lost)")
+          let places = lost.map { Offset($0 << 10) }
+          XCTAssertEqual(damaged.recovery.problems.map(\.offset), places, "\(lost)")
+          XCTAssertEqual(damaged.statistics.damagedBytes, 0)
+          XCTAssertEqual(Set(try damaged.blocks.map(\.payload)), Set(live))
+          damaged.close()
+          XCTAssertEqual(try PersistentHeap.repair(region).map(\.kind), kinds)
+          let again = try PersistentHeap.open(region, options: options())
+          XCTAssertEqual(again.recovery.problems, [])
+          for size in [40, 600, 9000, 1024, 100] {
+            while let p = try? again.allocate(byteCount: size) {
+              region.fill(p, count: size, with: 0xEE)
+              region.flush(p, count: size)
+            }
+          }
+          XCTAssertEqual(try again.verify().problems, [], "units \(lost), byte \(byte), moved \(isMoved)")
+          for p in live { try again.deallocate(p) }
+        }
+      }
+    }
   }
 
   private func copy(

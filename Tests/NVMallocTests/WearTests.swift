@@ -93,6 +93,44 @@ final class WearTests: XCTestCase {
   }
 
   /// The same object freed and allocated again and again.
+  /// A pipe in the place of the counts is no reason to wait, and a program may go to another directory.
+  func testWhateverStandsBeside() throws {
+    let directory = NSTemporaryDirectory() + "wear-\(getpid())-\(UInt32.random(in: 0 ... .max))"
+    try FileManager.default.createDirectory(atPath: directory + "/b", withIntermediateDirectories: true)
+    let before = FileManager.default.currentDirectoryPath
+    defer {
+      _ = FileManager.default.changeCurrentDirectoryPath(before)
+      try? FileManager.default.removeItem(atPath: directory)
+    }
+    var options = RegionOptions(media: .emulated)
+    options.maximumSize = 8 << 20
+    options.countsWear = true
+    XCTAssertTrue(FileManager.default.changeCurrentDirectoryPath(directory))
+    XCTAssertEqual(mkfifo("a.wear", 0o600), 0)
+    let region = try PersistentRegion.create(at: "a", size: 1 << 20, options: options)
+    try region.persist(region.payloadStart, count: 8)
+    XCTAssertTrue(FileManager.default.changeCurrentDirectoryPath(directory + "/b"))
+    try region.close()
+    XCTAssertEqual(try FileManager.default.contentsOfDirectory(atPath: "."), [])
+    options.countsWear = false
+    let again = try PersistentRegion.open(at: directory + "/a", options: options)
+    XCTAssertEqual(again.wear?.writes[region.payloadStart.bytes / 64], 1)
+    try again.close()
+    // More lines than there is memory for, and a file that is as long.
+    let file = try XCTUnwrap(fopen(directory + "/a.wear", "r+"))
+    var lines = UInt64(1) << 40 - 1
+    fseek(file, 24, SEEK_SET)
+    XCTAssertEqual(fwrite(&lines, 8, 1, file), 1)
+    XCTAssertEqual(fclose(file), 0)
+    XCTAssertEqual(truncate(directory + "/a.wear", 64 + Int(lines) * 8), 0)
+    for counts in [false, true] {
+      options.countsWear = counts
+      let next = try PersistentRegion.open(at: directory + "/a", options: options)
+      XCTAssertEqual(next.wear == nil, !counts)
+      next.abandon()
+    }
+  }
+
   func testOneObjectWearsTheWholeHeapEvenly() throws {
     let heap = try counting(
       size: 4 << 20, geometry: HeapGeometry(), quarantine: .quarantine(.milliseconds(200)))
@@ -195,6 +233,26 @@ final class WearTests: XCTestCase {
     XCTAssertLessThan(statistics.quarantinedBytes, 42 << 20)
     XCTAssertLessThan(statistics.totalBytes - statistics.freeExtentBytes, bytes * 3 / 2 + 42 << 20)
     XCTAssertGreaterThan(statistics.quarantinedBytes, 4 << 20)
+  }
+
+  /// Who wants no limit says so by the largest number: also where more is freed than was allocated in this opening.
+  func testAnyLimit() throws {
+    for limit in [Int.max, Int.max / 2, 0, -1, Int.min] {
+      let region = try PersistentRegion.inMemory(
+        image: nil, size: 2 << 20, maximumSize: 64 << 20, medium: nil)
+      var options = HeapOptions()
+      options.quarantine = .quarantine(.seconds(10))
+      options.quarantineLimit = limit
+      var heap = try PersistentHeap.format(region, options: options)
+      let blocks = try (0..<12_000).map { _ in try heap.allocate(byteCount: 1100, durability: .deferred) }
+      heap.close()
+      heap = try PersistentHeap.open(region, options: options)
+      heap.setTime(1 << 30)
+      try heap.deallocate(contentsOf: blocks)
+      for _ in 0..<200 { try heap.deallocate(try heap.allocate(byteCount: 1100)) }
+      XCTAssertEqual(heap.statistics.liveBlocks, 0)
+      if limit > 0 { XCTAssertGreaterThanOrEqual(heap.statistics.quarantinedBlocks, 12_000, "\(limit)") }
+    }
   }
 
   /// Frees of one moment share a reading of the clock: they may rest longer for it, never less, and all come back.

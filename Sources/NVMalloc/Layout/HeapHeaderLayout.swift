@@ -116,10 +116,23 @@ struct HeapHeader: Equatable {
       unitCount <= ExtentEntry.maximumLength, tableCapacity >= unitCount,
       tableCapacity <= region.size / ExtentEntry.size
     else { return false }
+    // One behind the other, and the table on units of its own.
+    guard rootsOffset.rawValue >= region.payloadStart.rawValue + UInt64(HeapHeaderLayout.areaSize),
+      lanesOffset.rawValue >= rootsOffset.rawValue, tableOffset.rawValue >= lanesOffset.rawValue
+    else { return false }
     return region.contains(tableOffset, count: tableCapacity * ExtentEntry.size)
       && region.contains(rootsOffset, count: rootCount * RootLine.size)
       && region.contains(lanesOffset, count: laneCount * laneSize)
       && tableOffset.rawValue & UInt64((1 << unitShift) - 1) == 0 && rootsOffset.rawValue & 63 == 0
-      && lanesOffset.rawValue & 63 == 0
+      && lanesOffset.rawValue & 63 == 0 && lanesOffset - rootsOffset >= rootCount * RootLine.size
+      && systemLength <= tableUnits.lowerBound && tableUnits.upperBound <= unitCount
+  }
+
+  /// Units of what lies before the first table.
+  var systemLength: Int { (lanesOffset.bytes + laneCount * laneSize + (1 << unitShift) - 1) >> unitShift }
+  /// The units of the table.
+  var tableUnits: Range<Int> {
+    let first = tableOffset.bytes >> unitShift
+    return first..<first + (tableCapacity * ExtentEntry.size + (1 << unitShift) - 1) >> unitShift
   }
 }

@@ -18,6 +18,9 @@ func strayCommand(_ path: String, _ what: String) throws(NVMError) {
   case "block": try strayIntoBlock(path, options, isLarge: false)
   case "extent": try strayIntoBlock(path, options, isLarge: true)
   case "handler": try strayBeforeAHandler(path, options)
+  case "mending": try mendBeforeAHandler(path, options)
+  case "sent": try sendTheSignal(path, options, ignored: false)
+  case "ignored": try sendTheSignal(path, options, ignored: true)
   case "fork": try strayInAChild(path, options)
   case "growth": try strayIntoGrownPart(path, options)
   case "ended": try strayAfterAWindow(path, options)
@@ -70,7 +73,11 @@ private func strayAfterAWindow(_ path: String, _ options: RegionOptions) throws(
 
 private func strayIntoBlock(_ path: String, _ options: RegionOptions, isLarge: Bool) throws(NVMError) {
   let region = try makeRegion(path, options)
-  let heap = try PersistentHeap.format(region)
+  // One that was open before says nothing, also when it goes.
+  var before: PersistentHeap? = try PersistentHeap.format(region)
+  before?.close()
+  let heap = try PersistentHeap.open(region)
+  before = nil
   let small = try heap.allocate(
     byteCount: 200, tag: BlockTag(rawValue: 21), owner: OwnerToken(rawValue: 22))
   let large = try heap.allocate(
@@ -89,6 +96,38 @@ private func strayBeforeAHandler(_ path: String, _ options: RegionOptions) throw
   sigaction(SIGSEGV, &action, nil)
   let region = try makeRegion(path, options)
   stray(region, Offset(2 << 20))
+}
+
+private nonisolated(unsafe) var mended = UnsafeMutableRawPointer(bitPattern: 64)!
+
+/// A program that guards pages of its own in the same way, again and again, by a handler that was there before.
+private func mendBeforeAHandler(_ path: String, _ options: RegionOptions) throws(NVMError) {
+  var action = sigaction()
+  action.__sigaction_handler.sa_handler = { _ in mprotect(mended, 4096, PROT_READ | PROT_WRITE) }
+  sigaction(SIGSEGV, &action, nil)
+  let region = try makeRegion(path, options)
+  mended = mmap(nil, 4096, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0)
+  for i in 0..<3 {
+    mprotect(mended, 4096, PROT_READ)
+    mended.storeBytes(of: i, as: Int.self)
+  }
+  say("mended \(mended.load(as: Int.self))")
+  // And what it does not mend ends the process, not in a loop.
+  stray(region, Offset(2 << 20))
+}
+
+/// A signal that is no fault: it is as it would be without a region.
+private func sendTheSignal(_ path: String, _ options: RegionOptions, ignored: Bool) throws(NVMError) {
+  if ignored { signal(SIGSEGV, SIG_IGN) }
+  let region = try makeRegion(path, options)
+  kill(getpid(), SIGSEGV)
+  say("went on")
+  try region.makeWritable(Offset(2 << 20), count: 8)
+  region.pointer(to: Offset(2 << 20)).storeBytes(of: 1, as: UInt64.self)
+  say("granted")
+  try region.protect(Offset(2 << 20), count: 8)
+  try settle(region)
+  stray(region, Offset(2 << 20) + 64)
 }
 
 private func strayIntoGrownPart(_ path: String, _ options: RegionOptions) throws(NVMError) {
