@@ -17,10 +17,8 @@ struct ChainGuide {
 
   /// - Parameters:
   ///   - starts: nodes to walk from, the chain's first one at the head.
-  ///   - position: where a node's summary is; nil for what is no node.
-  init(
-    _ summaries: UnsafeMutableBufferPointer<LeafSummary>, from starts: [Step], _ position: (UInt32) -> UInt32?
-  ) {
+  ///   - places: where a node's summary is.
+  init(_ summaries: UnsafeMutableBufferPointer<LeafSummary>, from starts: [Step], _ places: NodePlaces) {
     var segmentAt = [Int32](repeating: -1, count: summaries.count)
     for (i, start) in starts.enumerated() where segmentAt[Int(start.at)] < 0 {
       segmentAt[Int(start.at)] = Int32(i)
@@ -43,9 +41,9 @@ struct ChainGuide {
         segments[segment].append(step)
         total += 1
         let next = summaries[Int(step.at)].next
-        if next != 0, let at = position(next), segmentAt[Int(at)] < 0 {
-          nvm_prefetch(UnsafeRawPointer(summaries.baseAddress! + Int(at)))
-          walking[i].at = Step(node: next, at: at)
+        if next != 0, let at = places[next], segmentAt[at] < 0 {
+          nvm_prefetch(UnsafeRawPointer(summaries.baseAddress! + at))
+          walking[i].at = Step(node: next, at: UInt32(at))
         } else if let walker = begin() {
           walking[i] = walker
         } else {
@@ -63,8 +61,8 @@ struct ChainGuide {
       joined[segment] = true
       steps += segments[segment]
       let next = summaries[Int(last.at)].next
-      guard next != 0, let at = position(next) else { break }
-      segment = Int(segmentAt[Int(at)])
+      guard next != 0, let at = places[next] else { break }
+      segment = Int(segmentAt[at])
     }
   }
 }

@@ -66,12 +66,21 @@ extension TreeEngine {
     summary.next = leaf.next(alternate)
     summary.count = UInt8(live.nonzeroBitCount)
     guard state != .corrupt, live != 0 else { return summary }
-    var rest = live
-    var first = rest.trailingZeroBitCount
+    var rest = live & (live - 1)
+    var first = live.trailingZeroBitCount
     var last = first
     var firstHead = leaf.head(first)
     var lastHead = firstHead
-    rest &= rest - 1
+    // Which slot is it? A guess would be wrong some times in each leaf.
+    while !keysAreBytes, rest != 0 {
+      let i = rest.trailingZeroBitCount
+      rest &= rest - 1
+      let head = leaf.head(i)
+      first = head < firstHead ? i : first
+      firstHead = min(firstHead, head)
+      last = head > lastHead ? i : last
+      lastHead = max(lastHead, head)
+    }
     while rest != 0 {
       let i = rest.trailingZeroBitCount
       rest &= rest - 1
@@ -106,29 +115,14 @@ extension TreeEngine {
     extents.sort { $0.first < $1.first }
     let summaries = scan(extents, mayBeTorn: unclean, progress)
     defer { summaries.deallocate() }
-    var starts: [Int] = []
-    var total = 0
-    for extent in extents {
-      starts.append(total)
-      total += extent.count
-    }
-    func position(_ node: UInt32) -> Int? {
-      var low = 0
-      var high = extents.count
-      while low < high {
-        let middle = (low + high) / 2
-        if extents[middle].first <= node { low = middle + 1 } else { high = middle }
-      }
-      guard low > 0, extents[low - 1].contains(node) else { return nil }
-      return starts[low - 1] + Int(node - extents[low - 1].first)
-    }
-
-    let guide = guide(extents, starts, summaries, position)
+    let places = NodePlaces(extents, unit: heap.extentUnit)
+    let guide = guide(extents, summaries, places)
     var guided = 0
 
     // Follow the chain through the summaries.
-    var used = [Bool](repeating: false, count: total)
+    var used = [Bool](repeating: false, count: places.count)
     var chain: [(head: UInt64, tail: UnsafeMutableRawPointer?, node: UInt32)] = []
+    chain.reserveCapacity(guide.steps.count)
     var repairs: [(node: UInt32, state: LeafSummary.State)] = []
     var bypassed: [(node: UInt32, before: UInt32, next: UInt32)] = []
     var entries = 0
@@ -147,7 +141,7 @@ extension TreeEngine {
         nvm_prefetch(UnsafeRawPointer(summaries.baseAddress! + Int(guide.steps[guided &+ 12].at)))
       }
       guided &+= 1
-      guard let at = known ?? position(node) else {
+      guard let at = known ?? places[node] else {
         seal("The link after leaf \(previousNode) leads to \(node), which is not one of the tree's nodes.")
         break
       }
@@ -186,11 +180,13 @@ extension TreeEngine {
     if !recovery.isSealed {
       try repair(repairs, bypassed)
       nodes.withLock { pool in
-        for (extent, start) in zip(extents, starts) {
+        var at = 0
+        for extent in extents {
           pool.add(extent, allFree: false)
-          for i in 0..<extent.count where !used[start + i] {
+          for i in 0..<extent.count where !used[at + i] {
             _ = pool.put(extent.first + UInt32(i), keeping: true)
           }
+          at += extent.count
         }
       }
       if unclean, !region.isReadOnly { try sweepRecords(chain.map(\.node)) }
@@ -200,18 +196,19 @@ extension TreeEngine {
 
   /// Walks from the first leaf and from some hundred others, spread evenly over the nodes.
   private func guide(
-    _ extents: [NodePool.Extent], _ starts: [Int], _ summaries: UnsafeMutableBufferPointer<LeafSummary>,
-    _ position: (UInt32) -> Int?
+    _ extents: [NodePool.Extent], _ summaries: UnsafeMutableBufferPointer<LeafSummary>, _ places: NodePlaces
   ) -> ChainGuide {
     var from: [ChainGuide.Step] = []
-    if let at = position(firstLeaf) { from.append(ChainGuide.Step(node: firstLeaf, at: UInt32(at))) }
+    if let at = places[firstLeaf] { from.append(ChainGuide.Step(node: firstLeaf, at: UInt32(at))) }
     let stride = max(64, summaries.count / 1024)
-    for (extent, start) in zip(extents, starts) {
+    var start = 0
+    for extent in extents {
       for i in Swift.stride(from: 0, to: extent.count, by: stride) {
         from.append(ChainGuide.Step(node: extent.first + UInt32(i), at: UInt32(start + i)))
       }
+      start += extent.count
     }
-    return ChainGuide(summaries, from: from) { position($0).map { UInt32($0) } }
+    return ChainGuide(summaries, from: from, places)
   }
 
   /// Summaries of every node of every extent, in the order of the extents; memory is read in sequence.
@@ -219,8 +216,8 @@ extension TreeEngine {
     _ extents: [NodePool.Extent], mayBeTorn: Bool, _ progress: ((Double) -> Void)?
   ) -> UnsafeMutableBufferPointer<LeafSummary> {
     let total = extents.reduce(0) { $0 + $1.count }
+    // Initialised by the pieces, each of its own.
     let summaries = UnsafeMutableBufferPointer<LeafSummary>.allocate(capacity: total)
-    summaries.initialize(repeating: LeafSummary())
     // Pieces of some 8,192 nodes (4 MiB), so that cores share the work evenly.
     var pieces: [(first: UInt32, count: Int, at: Int)] = []
     var at = 0
@@ -237,8 +234,11 @@ extension TreeEngine {
     let finished = Atomic<Int>(0)
     @Sendable func run(_ i: Int) {
       let (first, count, at) = work.value.pieces[i]
+      let summaries = work.value.summaries.baseAddress! + at
       for k in 0..<count {
-        work.value.summaries[at + k] = summarize(first + UInt32(k), mayBeTorn: mayBeTorn)
+        // The processor reads ahead too, but not over the end of a page.
+        prefetchLeaf(first &+ UInt32(k) &+ 8)
+        (summaries + k).initialize(to: summarize(first + UInt32(k), mayBeTorn: mayBeTorn))
       }
       let n = finished.add(1, ordering: .relaxed).newValue
       work.value.progress?(Double(n) / Double(work.value.pieces.count))
