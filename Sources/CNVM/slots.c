@@ -121,38 +121,70 @@ static int sort_slots_by_rank(const char *slots, uint32_t set, uint64_t *pairs) 
 }
 
 #if defined(__x86_64__)
-// Compares each head with all of them at once, 28 slots in seven vectors of four: its place is the number of those that
-// are less. No array in between: the processor would wait for words that are stored singly and loaded as vectors.
-__attribute__((target("avx512f,popcnt"), no_sanitize("thread"))) static int sort_slots_wide(const char *slots,
-                                                                                       uint32_t set, uint64_t *pairs) {
-  const __m512i even = _mm512_set_epi64(14, 12, 10, 8, 6, 4, 2, 0);
-  __m512i v[7];
-  for (int i = 0; i < 7; i++) v[i] = _mm512_loadu_si512(slots + 64 * i);
-  const __m512i a = _mm512_permutex2var_epi64(v[0], even, v[1]);
-  const __m512i b = _mm512_permutex2var_epi64(v[2], even, v[3]);
-  const __m512i c = _mm512_permutex2var_epi64(v[4], even, v[5]);
-  const __m512i d = _mm512_permutex2var_epi64(v[6], even, v[6]);
-  uint32_t places = 0;
-  for (uint32_t rest = set; rest; rest &= rest - 1) {
-    const char *slot = slots + 16 * __builtin_ctz(rest);
-    const uint64_t head = nvm_load_relaxed(slot);
-    const __m512i h = _mm512_set1_epi64((long long)head);
-    uint32_t less = (uint32_t)_mm512_cmplt_epu64_mask(a, h) | (uint32_t)_mm512_cmplt_epu64_mask(b, h) << 8;
-    less |= (uint32_t)_mm512_cmplt_epu64_mask(c, h) << 16 | (uint32_t)_mm512_cmplt_epu64_mask(d, h) << 24;
-    const int place = __builtin_popcount(less & set);
-    places |= 1u << place;
-    pairs[2 * place] = head;
-    pairs[2 * place + 1] = nvm_load_relaxed(slot + 8);
+#define WIDE __attribute__((target("avx512f,bmi,popcnt"), no_sanitize("thread")))
+
+// rank[i] := how many of words[0 ..< n] are less than words[i], for `vectors` times eight of them; words[n] is all ones.
+// What is compared with all of them is broadcast by its load, which costs no shuffle. Between the comparisons the bytes
+// ahead are asked for.
+WIDE __attribute__((always_inline)) static inline void count_less(const uint64_t *words, int n, uint64_t *rank,
+                                                                  int vectors, const char *ahead) {
+  const __m512i one = _mm512_set1_epi64(1);
+  __m512i mine[4], below[4];
+  for (int v = 0; v < vectors; v++) {
+    mine[v] = _mm512_loadu_si512(words + 8 * v);
+    below[v] = _mm512_setzero_si512();
   }
+  const char *line = ahead, *const end = ahead + NVM_SLOTS_AHEAD;
+  for (int j = 0; j < n; j += 2) {
+    __m512i a, b;
+    __asm__("vpbroadcastq %1, %0" : "=v"(a) : "m"(words[j]));
+    __asm__("vpbroadcastq %1, %0" : "=v"(b) : "m"(words[j + 1]));
+    for (int v = 0; v < vectors; v++) {
+      below[v] = _mm512_mask_add_epi64(below[v], _mm512_cmplt_epu64_mask(a, mine[v]), below[v], one);
+      below[v] = _mm512_mask_add_epi64(below[v], _mm512_cmplt_epu64_mask(b, mine[v]), below[v], one);
+    }
+    if (line == end) continue;
+    nvm_prefetch(line);
+    line += 64;
+  }
+  for (; line != end; line += 64) nvm_prefetch(line);
+  for (int v = 0; v < vectors; v++) _mm512_storeu_si512(rank + 8 * v, below[v]);
+}
+
+// The heads of the set, packed, get their ranks, and the pairs move in one piece each.
+WIDE static int sort_slots_wide(const char *slots, uint32_t set, uint64_t *pairs, const char *ahead) {
+  const __m512i even = _mm512_set_epi64(14, 12, 10, 8, 6, 4, 2, 0);
+  uint64_t heads[NVM_SLOTS_MAX + 8];
+  uint64_t rank[NVM_SLOTS_MAX];
   const int n = __builtin_popcount(set);
+  int at = 0;
+  for (int i = 0; i < 4; i++) {
+    const __m512i low = _mm512_loadu_si512(slots + 128 * i);
+    const __m512i high = i < 3 ? _mm512_loadu_si512(slots + 128 * i + 64) : low;
+    const __mmask8 here = (__mmask8)(set >> 8 * i);
+    _mm512_storeu_si512(heads + at, _mm512_maskz_compress_epi64(here, _mm512_permutex2var_epi64(low, even, high)));
+    at += __builtin_popcount(here);
+  }
+  heads[n] = UINT64_MAX;
+  if (n <= 16) count_less(heads, n, rank, 2, ahead);
+  else if (n <= 24) count_less(heads, n, rank, 3, ahead);
+  else count_less(heads, n, rank, 4, ahead);
+  uint32_t places = 0;
+  uint32_t rest = set;
+  for (int k = 0; k < n; k++, rest &= rest - 1) {
+    const __m128i pair = _mm_loadu_si128((const __m128i *)(slots + 16 * __builtin_ctz(rest)));
+    _mm_storeu_si128((__m128i *)(pairs + 2 * rank[k]), pair);
+    places |= 1u << rank[k];
+  }
   // Equal heads claim one place.
   return places == (uint32_t)((1ull << n) - 1) ? n : sort_slots_by_rank(slots, set, pairs);
 }
 #endif
 
-int nvm_sort_slots(const void *slots, uint32_t set, uint64_t *pairs) {
+int nvm_sort_slots(const void *slots, uint32_t set, uint64_t *pairs, const void *ahead) {
 #if defined(__x86_64__)
-  if (best == rank_avx512) return sort_slots_wide((const char *)slots, set, pairs);
+  if (best == rank_avx512) return sort_slots_wide((const char *)slots, set, pairs, (const char *)ahead);
 #endif
+  for (int i = 0; i < NVM_SLOTS_AHEAD; i += 64) nvm_prefetch((const char *)ahead + i);
   return sort_slots_by_rank((const char *)slots, set, pairs);
 }

@@ -19,7 +19,12 @@ public import NVMalloc
 public final class DurableBTree<Key: DurableKey, Value: DurableValue>: Sendable {
   @usableFromInline let engine: TreeEngine
 
-  init(_ engine: TreeEngine) { self.engine = engine }
+  let share: TreeShare
+
+  init(_ share: TreeShare) {
+    self.share = share
+    engine = share.engine
+  }
 
   /// Makes an empty tree in a heap. Durable on return, but linked from nowhere: the caller links ``handle``, or finds
   /// the blocks again by the owner token `number`. Two fences and those of two allocations.
@@ -62,22 +67,22 @@ public final class DurableBTree<Key: DurableKey, Value: DurableValue>: Sendable 
     in heap: PersistentHeap, root name: String, options: TreeOptions = TreeOptions()
   ) throws(NVMError) {
     if let handle = try heap.root(named: name) {
-      self.init(try Self.open(in: heap, at: handle, options: options).engine)
+      self.init(try Self.open(in: heap, at: handle, options: options).share)
       return
     }
     // Threads meet at the lock only as long as one of them holds its space: the registry does not.
     let space = try TreeSpace.of(heap)
     defer { withExtendedLifetime(space) {} }
     self.init(
-      try space.making.withLock { (_) throws(NVMError) -> TreeEngine in
+      try space.making.withLock { (_) throws(NVMError) -> TreeShare in
         // Another thread was quicker.
         if let handle = try heap.root(named: name) {
-          return try Self.open(in: heap, at: handle, options: options).engine
+          return try Self.open(in: heap, at: handle, options: options).share
         }
         let number = try Self.freeNumber(in: heap, for: name)
-        let engine = try Self.create(in: heap, number: number, options: options).engine
-        try heap.setRoot(engine.handle, named: name)
-        return engine
+        let share = try Self.create(in: heap, number: number, options: options).share
+        try heap.setRoot(share.engine.handle, named: name)
+        return share
       })
   }
 

@@ -9,10 +9,10 @@ extension EncodedTree {
     in heap: PersistentHeap, at handle: Offset, keyForm: DurableKeyForm, valueForm: DurableValueForm,
     keyTypeName: String, valueTypeName: String, options: TreeOptions, progress: ((Double) -> Void)?
   ) throws(NVMError) -> EncodedTree {
-    let engine = try TreeEngine.open(
+    let share = try TreeEngine.open(
       in: heap, at: handle, keyForm: keyForm.rawValue, valueForm: valueForm.rawValue, keyType: keyTypeName,
       valueType: valueTypeName, options: options, progress: progress)
-    return EncodedTree(engine, keyTypeName: keyTypeName, valueTypeName: valueTypeName)
+    return EncodedTree(share, keyTypeName: keyTypeName, valueTypeName: valueTypeName)
   }
 
   /// Makes an empty tree that nothing links to.
@@ -20,11 +20,11 @@ extension EncodedTree {
     in heap: PersistentHeap, number: UInt32, keyForm: DurableKeyForm, valueForm: DurableValueForm,
     keyTypeName: String, valueTypeName: String, options: TreeOptions
   ) throws(NVMError) -> EncodedTree {
-    let engine = try TreeEngine.create(
+    let share = try TreeEngine.create(
       in: heap, number: number, keyForm: keyForm.rawValue, valueForm: valueForm.rawValue,
       keyType: keyTypeName,
       valueType: valueTypeName, options: options)
-    return EncodedTree(engine, keyTypeName: keyTypeName, valueTypeName: valueTypeName)
+    return EncodedTree(share, keyTypeName: keyTypeName, valueTypeName: valueTypeName)
   }
 
   /// Frees all blocks of a tree that nothing links to any more.
@@ -50,7 +50,7 @@ extension EncodedTree {
 
 extension DurableBTree {
   /// A typed handle to an open tree whose recorded types are this handle's.
-  package convenience init(sharing tree: EncodedTree) { self.init(tree.engine) }
+  package convenience init(sharing tree: EncodedTree) { self.init(tree.share) }
   /// Whether both are handles to one open tree.
   package func shares(_ tree: EncodedTree) -> Bool { engine === tree.engine }
 }

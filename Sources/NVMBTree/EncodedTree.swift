@@ -11,13 +11,15 @@ public import NVMRegion
 /// It is the same open tree as a ``DurableBTree`` handle to it, with the same promises. Thread-safe.
 public final class EncodedTree: Sendable {
   let engine: TreeEngine
+  let share: TreeShare
   /// The recorded name of the key type.
   public let keyTypeName: String
   /// The recorded name of the value type.
   public let valueTypeName: String
 
-  init(_ engine: TreeEngine, keyTypeName: String, valueTypeName: String) {
-    self.engine = engine
+  init(_ share: TreeShare, keyTypeName: String, valueTypeName: String) {
+    self.share = share
+    engine = share.engine
     self.keyTypeName = keyTypeName
     self.valueTypeName = valueTypeName
   }

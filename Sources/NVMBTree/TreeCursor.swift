@@ -29,6 +29,8 @@ public import NVMRegion
   /// Forward: how many leaves behind the current one are on their way to the cache, and how many links were followed.
   @exclusivity(unchecked) private var ahead = 0
   @exclusivity(unchecked) private var passed = 0
+  /// The last of those, not asked for yet: that is done while the current leaf is sorted.
+  @exclusivity(unchecked) private var coming: UInt32?
   /// Who made it wants one entry.
   private let isShort: Bool
 
@@ -175,7 +177,7 @@ public import NVMRegion
   /// How many leaves to fetch ahead of the current one. The chain names one, the inner node some more: their misses
   /// overlap with the work on this one. A walk begins with one, for it may be short and what it does not come to was
   /// fetched in vain; a long one keeps the memory busy.
-  @inline(__always) private var distance: Int { isShort ? 0 : min(1 &+ passed &>> 1, 3) }
+  @inline(__always) private var distance: Int { isShort ? 0 : min(1 &+ passed &>> 1, 4) }
 
   private func descendNoting(_ key: SearchKey) -> Position {
     var found: (inner: InnerNode, index: Int)?
@@ -217,7 +219,8 @@ public import NVMRegion
   /// Prefetching reaches for any address without harm.
   @inline(__always) private func fetchLeaf(_ leaf: UInt32) {
     nvm_prefetch(engine.space.lockWord(leaf))
-    engine.prefetchLeaf(leaf)
+    if let coming { engine.prefetchLeaf(coming) }
+    coming = leaf
   }
 
   /// Reads one leaf; false when it changed meanwhile.
@@ -316,8 +319,11 @@ public import NVMRegion
 
   /// Copies the live slots and sorts them; false (and nothing copied) when the leaf changed meanwhile.
   private func copy(_ leaf: Leaf, _ live: UInt64, _ position: Position) -> Bool {
+    // Where nothing is to come, the leaf itself, which is here already.
+    let ahead = coming.map { engine.leaf($0).base } ?? leaf.base
+    coming = nil
     let n = Int(
-      nvm_sort_slots(leaf.base + LeafLayout.firstSlot, UInt32(truncatingIfNeeded: live), entries))
+      nvm_sort_slots(leaf.base + LeafLayout.firstSlot, UInt32(truncatingIfNeeded: live), entries, ahead))
     count = 0
     let isTrusted = engine.isTrusted(leaf)
     // The ticket, too: of a transaction that is going in nobody sees a part.

@@ -8,7 +8,7 @@ extension TreeEngine {
     in heap: PersistentHeap, number: UInt32, keyForm: UInt8, valueForm: UInt8, keyType: String,
     valueType: String,
     options: TreeOptions
-  ) throws(NVMError) -> TreeEngine {
+  ) throws(NVMError) -> TreeShare {
     try heap.region.checkWritable()
     guard number != 0, number < 1 << 20 else {
       throw NVMError(
@@ -37,8 +37,7 @@ extension TreeEngine {
       try heap.region.persist(handle, count: TreeHeader.size)
       engine.recovery.leaves = 1
       // An engine of that number, if there is one, is of a tree that was removed.
-      engine.becomeRegistered()
-      return engine
+      return engine.becomeRegistered()
     } catch {
       // Nothing refers to what was made.
       try? destroy(number: number, in: heap)
@@ -51,7 +50,7 @@ extension TreeEngine {
     in heap: PersistentHeap, at handle: Offset, keyForm: UInt8, valueForm: UInt8, keyType: String,
     valueType: String,
     options: TreeOptions, progress: ((Double) -> Void)?
-  ) throws(NVMError) -> TreeEngine {
+  ) throws(NVMError) -> TreeShare {
     try heap.region.checkUsable()
     guard heap.region.contains(handle, count: TreeHeader.size), handle.rawValue & 7 == 0,
       let header = TreeHeader.decode(heap.region.pointer(to: handle), heap.region.uuid)
@@ -70,13 +69,13 @@ extension TreeEngine {
         path: heap.region.path, offset: handle.rawValue)
     }
     let space = try TreeSpace.of(heap)
-    if let engine = space.claim(header.tree) {
-      guard engine.handle == handle else {
+    if let share = space.claim(header.tree) {
+      guard share.engine.handle == handle else {
         throw NVMError(
           code: .corrupt, message: "Two trees of the heap have the number \(header.tree).",
           path: heap.region.path, offset: handle.rawValue)
       }
-      return engine
+      return share
     }
     let engine = TreeEngine(heap: heap, space: space, header: header, handle: handle, options: options)
     do throws(NVMError) {
@@ -87,8 +86,7 @@ extension TreeEngine {
     }
     heap.region.expectRandomReads()
     engine.useLargePages()
-    engine.becomeRegistered()
-    return engine
+    return engine.becomeRegistered()
   }
 
   /// Frees every block of a tree that nothing links to any more. Restartable: what a crash leaves is found again.
@@ -133,9 +131,11 @@ extension TreeEngine {
     trim()
   }
 
-  func becomeRegistered() {
+  private func becomeRegistered() -> TreeShare {
     nvm_store_release(control + 192, 1)
-    space.register(self)
+    let share = TreeShare(self)
+    space.register(share)
+    return share
   }
 
   /// Ends the use of this engine: calls throw `.closed`, and the tree may be opened anew.

@@ -80,24 +80,24 @@ final class TreeSpace: @unchecked Sendable {
 
   /// The engine of each open tree. Without one an entry stands for an engine that is being opened or taken down.
   private struct OpenTree {
-    weak var engine: TreeEngine?
+    weak var share: TreeShare?
   }
   private let openTrees = Lock<[UInt32: OpenTree]>([:])
 
   /// The open engine of a tree, or the right (nil) to open it: two engines over one tree would not know of each
   /// other. Waits while another thread opens it or takes it down.
-  func claim(_ tree: UInt32) -> TreeEngine? {
+  func claim(_ tree: UInt32) -> TreeShare? {
     while true {
-      let (engine, mine) = openTrees.withLock { trees -> (TreeEngine?, Bool) in
-        if let entry = trees[tree] { return (entry.engine, false) }
+      let (share, mine) = openTrees.withLock { trees -> (TreeShare?, Bool) in
+        if let entry = trees[tree] { return (entry.share, false) }
         trees[tree] = OpenTree()
         return (nil, true)
       }
-      if mine || engine != nil { return engine }
+      if mine || share != nil { return share }
       usleep(50)
     }
   }
-  func register(_ engine: TreeEngine) { openTrees.withLock { $0[engine.tree] = OpenTree(engine: engine) } }
+  func register(_ share: TreeShare) { openTrees.withLock { $0[share.engine.tree] = OpenTree(share: share) } }
   /// Ends a claim, or the registration of an engine that has been taken down.
   func release(_ tree: UInt32) { openTrees.withLock { $0[tree] = nil } }
 
@@ -177,4 +177,13 @@ final class TreeSpace: @unchecked Sendable {
     }
   }
   func freeInner(_ node: UInt32) { pool.withLock { $0.free.append(node) } }
+}
+
+/// What the handles to an open tree have in common. The space refers weakly to this, not to the engine: an object with
+/// weak references takes several times as long to retain, and each scan retains the engine.
+///
+/// What holds the engine for longer than a call holds a handle, too: an engine without one counts as being taken down.
+final class TreeShare: Sendable {
+  let engine: TreeEngine
+  init(_ engine: TreeEngine) { self.engine = engine }
 }

@@ -4,8 +4,8 @@ import XCTest
 @testable import NVMBTree
 
 final class NodePlacesTests: XCTestCase {
-  /// Extents with gaps and without, some beginning in a unit in which another one ends: each node has the place that a
-  /// search finds, and what is no node has none.
+  /// Extents with gaps and without, some beginning in a unit in which another one ends: each node has the place that
+  /// a search finds, and what is no node has none.
   func testEveryNodeAndWhatLiesBetween() {
     let unit = 4096
     var random = SystemRandomNumberGenerator()
@@ -24,7 +24,8 @@ final class NodePlacesTests: XCTestCase {
       }
       XCTAssertEqual(places.count, expected.count)
       for node in 0..<UInt32(at / 512 + 50) {
-        XCTAssertEqual(places[node], expected[node], "node \(node) of \(extents.map { ($0.first, $0.count) })")
+        XCTAssertEqual(
+          places[node], expected[node], "node \(node) of \(extents.map { ($0.first, $0.count) })")
       }
       XCTAssertNil(places[.max])
     }

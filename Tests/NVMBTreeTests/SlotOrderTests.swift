@@ -21,7 +21,7 @@ final class SlotOrderTests: XCTestCase {
       XCTAssertEqual(order[..<count].map(Int.init), expected, "set \(set), slots \(slots)")
 
       var pairs = [UInt64](repeating: 0, count: 2 * Int(NVM_SLOTS_MAX))
-      let copied = Int(nvm_sort_slots(slots, set, &pairs))
+      let copied = Int(nvm_sort_slots(slots, set, &pairs, slots))
       XCTAssertEqual(
         Array(pairs[..<(2 * copied)]), expected.flatMap { slots[2 * $0..<2 * $0 + 2] },
         "set \(set), slots \(slots)")

@@ -17,6 +17,9 @@
 int nvm_slot_order(const void *slots, uint32_t set, uint8_t *order);
 
 // Copies the slots in the order of their heads: pairs of head and word. Room for NVM_SLOTS_MAX pairs. Returns how many.
-int nvm_sort_slots(const void *slots, uint32_t set, uint64_t *pairs);
+// Meanwhile brings NVM_SLOTS_AHEAD bytes on their way to the cache, a line now and then: as many requests in a row would
+// keep the processor waiting for the first of them.
+#define NVM_SLOTS_AHEAD 512
+int nvm_sort_slots(const void *slots, uint32_t set, uint64_t *pairs, const void *ahead);
 
 #endif
