@@ -16,7 +16,11 @@ extension DurableBTree {
     values.reserveCapacity(keys.count)
     let batch = TreeBatch(engine)
     for key in keys {
-      try withSearchKey(key) { (key) throws(NVMError) in batch.add(key) }
+      if Key.durableKeyForm == .word {
+        batch.add(head: key.keyHead)
+      } else {
+        try withSearchKey(key) { (key) throws(NVMError) in batch.add(key) }
+      }
       if batch.isFull { try flush(batch, to: &values) }
     }
     try flush(batch, to: &values)

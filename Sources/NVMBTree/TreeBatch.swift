@@ -41,7 +41,7 @@ public import NVMRegion
   @exclusivity(unchecked) @usableFromInline var found: UInt32 = 0
   let steps: UnsafeMutablePointer<Step>
   // Of trees whose keys are words.
-  private let heads: UnsafeMutablePointer<UInt64>
+  @usableFromInline let heads: UnsafeMutablePointer<UInt64>
   private let places: UnsafeMutablePointer<nvm_place>
   private let copies: UnsafeMutablePointer<KeyCopy>
 
@@ -97,6 +97,13 @@ public import NVMRegion
       copies[count].set(key)
       keys[count] = copies[count].key!
     }
+    count &+= 1
+  }
+
+  /// Adds a key that is its head.
+  @inlinable func add(head: UInt64) {
+    heads[count] = head
+    keys[count] = SearchKey(head: head)
     count &+= 1
   }
 
