@@ -1,6 +1,7 @@
 import CNVM
 import Foundation
 import NVMRegion
+import Synchronization
 import XCTest
 
 /// Persist groups against a medium that knows of every line what is certain to survive.
@@ -424,6 +425,37 @@ final class PersistGroupTests: RegionTestCase {
       try await tasks.waitForAll()
     }
     XCTAssertLessThanOrEqual(region.counters.fences - fences, 200)
+    try region.close()
+  }
+
+  /// A group that is persisted stays so while the thread that changed it goes on under another one.
+  func testWhatComesUnderAnotherGroupIsNotCounted() throws {
+    let region = try PersistentRegion.create(
+      at: memoryPath(), size: 4 << 20, options: RegionOptions(media: .emulated))
+    let place = place
+    let (first, other) = (region.makePersistGroup(), region.makePersistGroup())
+    let rounds = 3000
+    let persisted = Atomic<Int>(0)
+    let asked = Atomic<Int>(0)
+    let wrong = Atomic<Int>(0)
+    onThreads(2) { thread in
+      for round in 1...rounds {
+        if thread == 0 {
+          try? region.store(UInt64(round), at: place, in: first)
+          try? first.wait()
+          persisted.store(round, ordering: .releasing)
+          repeat {
+            try? region.store(UInt64(round), at: place + 4096, in: other)
+            try? other.wait()
+          } while asked.load(ordering: .acquiring) < round
+        } else {
+          while persisted.load(ordering: .acquiring) < round { sched_yield() }
+          for _ in 0..<20 where !first.isPersisted { wrong.add(1, ordering: .relaxed) }
+          asked.store(round, ordering: .releasing)
+        }
+      }
+    }
+    XCTAssertEqual(wrong.load(ordering: .relaxed), 0)
     try region.close()
   }
 

@@ -38,7 +38,7 @@ final class GroupContent: Sendable {
 
   /// Forgets the counters before it, all of which were settled, unless others have come meanwhile.
   func forget(_ changes: UInt64, _ records: GroupRecords) {
-    _ = state.withLockIfAvailable { state in
+    state.withLock { state in
       guard state.changes == changes else { return }
       (state.earlier, state.depth) = ([], 0)
       nvm_store_release(records.hasEarlier(id), 0)
@@ -101,7 +101,8 @@ extension PersistentRegion {
     let pending = nvm_load_acquire(area.pending)
     guard pending == 0 || tick < pending else { return false }
     let fences = nvm_load_acquire(area.fences)
-    return completedFences(slot) > fences
+    // Where the thread has begun to write back anew since, it has noted before how far its fences had come.
+    return completedFences(slot) > fences || tick <= nvm_load_acquire(area.settled)
   }
 
   func outstandingLines(_ content: GroupContent) -> Int {

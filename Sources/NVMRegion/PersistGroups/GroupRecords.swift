@@ -55,8 +55,13 @@ struct GroupArea: @unchecked Sendable {
 
   /// The tick of a counter's last change, or a later one; 0 for none.
   @inline(__always) func tick(_ id: UInt64) -> UInt64 {
+    if nvm_load_acquire(active) == id {
+      let tick = tick
+      // Else its owner may have gone on to another counter, whose change would count as this one's.
+      if nvm_load_acquire(active) == id { return tick }
+    }
     // What the owner leaves it notes first.
-    nvm_load_acquire(active) == id ? tick : nvm_load_acquire(mark(id))
+    return nvm_load_acquire(mark(id))
   }
   @inline(__always) func mark(_ id: UInt64) -> UnsafeMutableRawPointer {
     base + (Int(NVM_GROUP_MARKS) &+ Int(truncatingIfNeeded: id) &* 16)
