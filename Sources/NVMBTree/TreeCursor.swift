@@ -141,6 +141,11 @@ public import NVMRegion
 
   private func loadForward() {
     if let link {
+      // Behind it is what the tree was sealed for.
+      if link.leaf == engine.chainEnd {
+        isFinished = true
+        return
+      }
       guard link.next != 0 else {
         // The end of the chain, if it still is.
         nvm_acquire_fence()
@@ -149,6 +154,11 @@ public import NVMRegion
         } else {
           self.link = nil
         }
+        return
+      }
+      // Rot since the tree was opened: a link to nowhere, or in a circle.
+      guard engine.isInside(link.next), passed <= engine.region.size >> Int(LeafLayout.shift) else {
+        (taken, isDamaged) = (link.leaf, true)
         return
       }
       let lock = engine.space.lockWord(link.next)

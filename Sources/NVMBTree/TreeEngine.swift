@@ -51,6 +51,8 @@ import NVMalloc
 
   /// Set once by recovery, before the tree is shared.
   var recovery = TreeRecovery()
+  /// Of a sealed tree the last leaf of the chain, behind which damage begins; else 0. As `recovery`.
+  var chainEnd: UInt32 = 0
 
   var owner: OwnerToken { OwnerToken(rawValue: tree) }
 

@@ -129,8 +129,11 @@ extension TreeEngine {
     var node = firstLeaf
     var previousNode: UInt32 = 0
     var previous: (node: UInt32, summary: LeafSummary)?
+    // The last leaf of the chain, empty or not.
+    var reached: UInt32 = 0
     func seal(_ what: String) {
       recovery.isSealed = true
+      chainEnd = reached
       nvm_store_release(sealWord, recovery.leaves == 0 ? 2 : 1)
       recovery.damage.append(what)
     }
@@ -161,6 +164,7 @@ extension TreeEngine {
         break
       }
       recovery.leaves += 1
+      reached = node
       entries += Int(summary.count)
       if summary.count > 0 || node == firstLeaf {
         chain.append(separator(for: node, summary, after: previous))

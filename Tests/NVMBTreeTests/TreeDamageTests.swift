@@ -143,11 +143,69 @@ final class TreeDamageTests: XCTestCase {
       XCTAssertEqual(($0 as? NVMError)?.code, .corrupt)
     }
     let range = try opened[...]
-    XCTAssertLessThan(Array(range).count, 200)
+    // The first leaf's, and nothing of what the damaged one seems to hold.
+    let found = Array(range).map(\.key)
+    XCTAssertEqual(found, Array(0..<UInt64(found.count)))
+    XCTAssertEqual(found.count, tree.engine.leaf(tree.engine.firstLeaf).commit.count)
     XCTAssertEqual(range.failure?.code, .corrupt, "an iteration that ends early says so")
     XCTAssertThrowsError(try range.forEach { _ in })
     // Nothing was freed: the rest of the chain is as it was.
     XCTAssertEqual(opened.statistics.freeNodes, 0)
+  }
+
+  /// A link out of the region in a damaged leaf, and one back to the first leaf that its checksum vouches for: a scan
+  /// ends before them.
+  func testLinksThatLeadAstray() throws {
+    for isBack in [false, true] {
+      let heap = try makeHeap(megabytes: 1)
+      let tree = try DurableBTree<UInt64, UInt64>.create(in: heap, number: 3, options: options)
+      for key in 0..<200 as Range<UInt64> { try tree.setValue(key, forKey: key) }
+      let engine = tree.engine
+      let first = engine.leaf(engine.firstLeaf)
+      let second = engine.leaf(first.next(first.commit.alternate))
+      let third = engine.leaf(second.next(second.commit.alternate))
+      var image: [UInt8]
+      if isBack {
+        let old = third.commit
+        engine.setNext(third, alternate: !old.alternate, engine.firstLeaf)
+        try engine.commit(
+          third, old, live: old.live, alternate: !old.alternate,
+          sum: engine.sum(third, old.live, alternate: !old.alternate))
+        image = self.image(heap)
+      } else {
+        image = self.image(heap)
+        for i in 0..<8 { image[Int(third.node) * 512 + LeafLayout.next + i] = 0xEE }
+      }
+      let opened = try open(image, tree.handle)
+      XCTAssertTrue(opened.recovery.isSealed)
+      let range = try opened[...]
+      let found = Array(range).map(\.key)
+      XCTAssertEqual(found, Array(0..<UInt64(found.count)))
+      let leaves = isBack ? [first, second, third] : [first, second]
+      XCTAssertEqual(found.count, leaves.reduce(0) { $0 + $1.commit.count })
+      XCTAssertEqual(range.failure?.code, .corrupt)
+      XCTAssertEqual(Array(try opened.range(from: 0, to: 3)).map(\.key), [0, 1, 2])
+    }
+  }
+
+  /// The same in memory that rots while the tree is open.
+  func testLinksThatRot() throws {
+    for isBack in [false, true] {
+      let heap = try makeHeap(megabytes: 1)
+      let tree = try DurableBTree<UInt64, UInt64>.create(in: heap, number: 3, options: options)
+      for key in 0..<200 as Range<UInt64> { try tree.setValue(key, forKey: key) }
+      let first = tree.engine.leaf(tree.engine.firstLeaf)
+      let second = tree.engine.leaf(first.next(first.commit.alternate))
+      let link: UInt32 = isBack ? first.node : 0xEEEE_EEEE
+      try heap.region.withWritable(second.offset + LeafLayout.next, count: 8) {
+        $0.storeBytes(of: link, as: UInt32.self)
+        $0.storeBytes(of: link, toByteOffset: 4, as: UInt32.self)
+      }
+      let range = try tree[...]
+      let found = Array(range).map(\.key)
+      XCTAssertEqual(found, Array(0..<UInt64(found.count)))
+      XCTAssertEqual(range.failure?.code, .corrupt)
+    }
   }
 
   func testDamagedRecord() throws {
