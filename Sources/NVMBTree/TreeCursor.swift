@@ -29,6 +29,8 @@ public import NVMRegion
   /// Forward: how many leaves behind the current one are on their way to the cache, and how many links were followed.
   @exclusivity(unchecked) private var ahead = 0
   @exclusivity(unchecked) private var passed = 0
+  /// How many were followed since one led to entries of the range.
+  @exclusivity(unchecked) private var barren = 0
   /// The last of those, not asked for yet: that is done while the current leaf is sorted.
   @exclusivity(unchecked) private var coming: UInt32?
   /// Who made it wants one entry.
@@ -157,7 +159,7 @@ public import NVMRegion
         return
       }
       // Rot since the tree was opened: a link to nowhere, or in a circle.
-      guard engine.isInside(link.next), passed <= engine.region.size >> Int(LeafLayout.shift) else {
+      guard engine.isInside(link.next), barren <= engine.region.size >> Int(LeafLayout.shift) else {
         (taken, isDamaged) = (link.leaf, true)
         return
       }
@@ -213,6 +215,7 @@ public import NVMRegion
   /// Moves the hint on to the next leaf; drops it where that is not the next child, as behind an inner node's last one.
   @inline(__always) private func follow(_ leaf: UInt32) {
     passed &+= 1
+    barren &+= 1
     guard let (inner, index) = above else { return }
     if index < inner.count, inner.child(index &+ 1) == leaf {
       above = (inner, index &+ 1)
@@ -325,6 +328,7 @@ public import NVMRegion
   private func keep(_ start: Int, _ end: Int) {
     if start > 0 { entries.update(from: entries + 2 * start, count: 2 * (end - start)) }
     count = max(0, end - start)
+    if count > 0 { barren = 0 }
   }
 
   /// Copies the live slots and sorts them; false (and nothing copied) when the leaf changed meanwhile.
