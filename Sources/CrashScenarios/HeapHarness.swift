@@ -216,6 +216,7 @@ package final class HeapHarness: @unchecked Sendable {
     owners.withLock { $0[owner] = at }
   }
 
+  func joinSpares() { heap.joinSpares() }
   func release(_ owner: UInt32) throws {
     guard let at = owners.withLock({ $0[owner] }) else { return }
     try heap.deallocate(at)

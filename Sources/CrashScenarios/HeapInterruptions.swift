@@ -9,7 +9,8 @@ enum HeapInterruptions {
   static var all: [AnyScenario] {
     [
       AnyScenario(splits()), AnyScenario(slabs()), AnyScenario(growth()), AnyScenario(links()),
-      AnyScenario(shares()),
+      AnyScenario(shares("heap-interrupted-share", [20, 100, 200, 500, 1000, 1500])),
+      AnyScenario(shares("heap-interrupted-object", [9000, 12000, 16000, 20000, 9500, 24000])),
     ]
   }
 
@@ -19,6 +20,7 @@ enum HeapInterruptions {
       [
         (HeapScenarios.hold(1, 9000), HeapScenarios.hold(2, 10000), moment),
         (HeapScenarios.release(1), HeapScenarios.release(2), .max),
+        (HeapScenarios.join, HeapScenarios.join, .max),
       ]
     }
   }
@@ -58,9 +60,9 @@ enum HeapInterruptions {
   }
 
   /// One frees a block, the other takes it from the first one's share at once, or frees what the first allocated.
-  private static func shares() -> Scenario {
-    scenario("heap-interrupted-share", size: 128 << 10, shares: 8) { moment in
-      let size = [20, 100, 200, 500, 1000, 1500][moment]
+  private static func shares(_ name: String, _ sizes: [Int]) -> Scenario {
+    scenario(name, size: 128 << 10, shares: 8) { moment in
+      let size = sizes[moment]
       return [
         (HeapScenarios.hold(1, size), HeapScenarios.hold(2, size), .max),
         (HeapScenarios.release(1), HeapScenarios.hold(3, size), moment % 2),

@@ -14,9 +14,10 @@ enum HeapRestScenarios {
       "heap-rest-reused",
       [
         HeapScenarios.hold(1, 9000), HeapScenarios.hold(2, 9000), HeapScenarios.release(1),
-        HeapScenarios.release(2), HeapScenarios.hold(3, 12000), HeapScenarios.hold(4, 9000),
-        HeapScenarios.release(3), HeapScenarios.hold(5, 9000), HeapScenarios.release(5),
-        HeapScenarios.release(4), HeapScenarios.hold(6, 20000),
+        HeapScenarios.release(2), HeapScenarios.join, HeapScenarios.hold(3, 12000),
+        HeapScenarios.hold(4, 9000),
+        HeapScenarios.release(3), HeapScenarios.join, HeapScenarios.hold(5, 9000), HeapScenarios.release(5),
+        HeapScenarios.release(4), HeapScenarios.join, HeapScenarios.hold(6, 20000),
       ])
     scenario.regionSize = 96 << 10
     return scenario

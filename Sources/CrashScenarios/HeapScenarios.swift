@@ -200,13 +200,19 @@ package enum HeapScenarios {
     var scenario = scenario(
       "heap-joined",
       [
-        hold(1, 9000), hold(2, 10000), hold(3, 11000), hold(4, 9000), release(1), release(2), hold(5, 12000),
-        release(3), hold(6, 18000), release(5), release(6), release(4), hold(7, 40000), release(7),
-        put(0, 20000, 1),
-        change([(1, 12000, 2)], emptied: [0]), hold(8, 27000),
+        hold(1, 9000), hold(2, 10000), hold(3, 11000), hold(4, 9000), release(1), release(2), join,
+        hold(5, 12000), release(3), join, hold(6, 18000), release(5), release(6), release(4), join,
+        hold(7, 40000), release(7), put(0, 20000, 1), change([(1, 12000, 2)], emptied: [0]), join,
+        hold(8, 27000),
       ])
     scenario.regionSize = 96 << 10
     return scenario
+  }
+
+  /// Spare extents become runs, which are joined in memory.
+  static let join = Operation("join spares") {
+    $0.joinSpares()
+  } model: { _ in
   }
 
   /// Blocks of two classes, few in each of several slabs, moved together.

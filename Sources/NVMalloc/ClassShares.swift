@@ -1,8 +1,8 @@
 import CNVM
 import Glibc
 
-/// The size classes of a heap in memory, in *shares*: each share has, of every class, slabs, a quarantine and a lock of its
-/// own, on lines of their own.
+/// The size classes of a heap in memory, and its large objects, in *shares*: each share has, of every class, slabs, a
+/// quarantine and a lock of its own, on lines of their own.
 ///
 /// A class begins with the first share, and stays with it until threads wait for each other there: then their number
 /// doubles, and a thread goes to the one that its slot says. So a program with one thread at a time has one share, a class
@@ -10,10 +10,13 @@ import Glibc
 /// goes on, and shares take from each other what they need.
 ///
 ///     table of a share:  | lock, resting, live, allowance | SizeClass ........ |  for each class
+///                        | lock, words                    | ObjectShare ...... |  for large objects
 struct ClassShares: @unchecked Sendable {
   typealias Share = UnsafeMutablePointer<SizeClass>
 
   let classCount: Int
+  /// What stands for the large objects where a class has its index.
+  var objectIndex: Int { classCount }
   /// The most shares of a class, a power of two.
   let limit: Int
   /// Addresses of tables, 0 where there is none yet; they come in the order of their numbers and stay.
@@ -32,12 +35,12 @@ struct ClassShares: @unchecked Sendable {
     self.limit = limit
     tables = .allocate(byteCount: limit * 8, alignment: 64)
     tables.initializeMemory(as: UInt8.self, repeating: 0, count: limit * 8)
-    masks = .allocate(byteCount: classCount * 8, alignment: 64)
-    masks.initializeMemory(as: UInt8.self, repeating: 0, count: classCount * 8)
+    masks = .allocate(byteCount: (classCount + 1) * 8, alignment: 64)
+    masks.initializeMemory(as: UInt8.self, repeating: 0, count: (classCount + 1) * 8)
     makeTable(0)
     var n = 1
     while n < min(count, limit) {
-      for index in 0..<classCount { widen(index) }
+      for index in 0...objectIndex { widen(index) }
       n *= 2
     }
   }
@@ -45,11 +48,15 @@ struct ClassShares: @unchecked Sendable {
   func deallocate() {
     for number in 0..<limit {
       guard let table = table(number) else { continue }
-      for index in 0..<classCount { share(table, index).pointee.deallocate() }
-      table.deallocate()
+      deallocate(table)
     }
     tables.deallocate()
     masks.deallocate()
+  }
+  private func deallocate(_ table: UnsafeMutableRawPointer) {
+    for index in 0..<classCount { share(table, index).pointee.deallocate() }
+    objects(table).pointee.deallocate()
+    table.deallocate()
   }
 
   // MARK: Finding shares
@@ -62,12 +69,20 @@ struct ClassShares: @unchecked Sendable {
   private func share(_ table: UnsafeMutableRawPointer, _ index: Int) -> Share {
     (table + (index &* Self.stride &+ 64)).assumingMemoryBound(to: SizeClass.self)
   }
+  @inline(__always)
+  private func objects(_ table: UnsafeMutableRawPointer) -> UnsafeMutablePointer<ObjectShare> {
+    (table + (classCount &* Self.stride &+ 64)).assumingMemoryBound(to: ObjectShare.self)
+  }
+  @inline(__always)
+  private func ownTable(_ index: Int) -> UnsafeMutableRawPointer {
+    let number = UInt64(UInt32(bitPattern: nvm_thread_slot())) & nvm_load_acquire(masks + index &* 8)
+    return table(Int(truncatingIfNeeded: number)).unsafelyUnwrapped
+  }
   /// The share of a class that the calling thread goes to.
   @inline(__always)
-  func own(_ index: Int) -> Share {
-    let number = UInt64(UInt32(bitPattern: nvm_thread_slot())) & nvm_load_acquire(masks + index &* 8)
-    return share(table(Int(truncatingIfNeeded: number)).unsafelyUnwrapped, index)
-  }
+  func own(_ index: Int) -> Share { share(ownTable(index), index) }
+  /// The same for large objects.
+  var ownObjects: UnsafeMutablePointer<ObjectShare> { objects(ownTable(objectIndex)) }
   /// The share that slabs known from an earlier opening go to.
   func first(_ index: Int) -> Share { share(table(0).unsafelyUnwrapped, index) }
   /// How many shares there are, of any class.
@@ -109,7 +124,19 @@ struct ClassShares: @unchecked Sendable {
   }
 
   @inline(__always)
-  static func lock(of share: Share) -> SpinLock { SpinLock(UnsafeMutableRawPointer(share) - 64) }
+  static func lock<T>(of share: UnsafeMutablePointer<T>) -> SpinLock {
+    SpinLock(UnsafeMutableRawPointer(share) - 64)
+  }
+
+  // MARK: Large objects
+
+  /// The shares of the large objects.
+  func allObjects() -> some Sequence<UnsafeMutablePointer<ObjectShare>> {
+    (0..<count).lazy.map { objects(table($0).unsafelyUnwrapped) }
+  }
+  func sumOfObjects(_ word: (ObjectShare.Words) -> Int) -> Int {
+    allObjects().reduce(0) { $0 &+ word($1.pointee.words) }
+  }
 
   // MARK: Their number
 
@@ -125,13 +152,15 @@ struct ClassShares: @unchecked Sendable {
   func narrow(_ index: Int) { nvm_store_release(masks + index &* 8, 0) }
 
   private func makeTable(_ number: Int) {
-    let table = UnsafeMutableRawPointer.allocate(byteCount: classCount * Self.stride, alignment: 64)
-    table.initializeMemory(as: UInt8.self, repeating: 0, count: classCount * Self.stride)
+    let size = classCount * Self.stride + 64 + MemoryLayout<ObjectShare>.stride
+    let table = UnsafeMutableRawPointer.allocate(byteCount: size, alignment: 64)
+    table.initializeMemory(as: UInt8.self, repeating: 0, count: size)
     for index in 0..<classCount {
       share(table, index).initialize(
         to: SizeClass(index: index, number: number, published: table + (index * Self.stride + 8)))
     }
+    objects(table).initialize(to: ObjectShare(words: .init(table + (classCount * Self.stride + 8))))
     // Another thread may have been first.
-    if !nvm_compare_exchange(tables + number * 8, 0, UInt64(UInt(bitPattern: table))) { table.deallocate() }
+    if !nvm_compare_exchange(tables + number * 8, 0, UInt64(UInt(bitPattern: table))) { deallocate(table) }
   }
 }

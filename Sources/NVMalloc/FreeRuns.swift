@@ -4,23 +4,17 @@
 struct FreeRuns: @unchecked Sendable {
   private static let binCount = 112
   private let map: UnitMap
-  private let heads: UnsafeMutablePointer<UInt32>
-  private let tails: UnsafeMutablePointer<UInt32>
+  private let bins: UnsafeMutablePointer<UnitList>
   private var occupied: (UInt64, UInt64) = (0, 0)
   private(set) var unitCount = 0
   private(set) var runCount = 0
 
   init(_ map: UnitMap) {
     self.map = map
-    heads = .allocate(capacity: Self.binCount)
-    tails = .allocate(capacity: Self.binCount)
-    heads.initialize(repeating: 0, count: Self.binCount)
-    tails.initialize(repeating: 0, count: Self.binCount)
+    bins = .allocate(capacity: Self.binCount)
+    bins.initialize(repeating: UnitList(), count: Self.binCount)
   }
-  func deallocate() {
-    heads.deallocate()
-    tails.deallocate()
-  }
+  func deallocate() { bins.deallocate() }
 
   private static func bin(_ n: Int) -> Int {
     let b = Int.bitWidth - 1 - n.leadingZeroBitCount
@@ -74,14 +68,7 @@ struct FreeRuns: @unchecked Sendable {
     map.set(start, tag: UnitMap.Tag.free, length: count)
     map.entries[start + count - 1].headPlus1 = UInt32(start + 1)
     let bin = Self.bin(count)
-    map.entries[start].next = 0
-    map.entries[start].previous = tails[bin]
-    if tails[bin] != 0 {
-      map.entries[Int(tails[bin]) - 1].next = UInt32(start + 1)
-    } else {
-      heads[bin] = UInt32(start + 1)
-    }
-    tails[bin] = UInt32(start + 1)
+    bins[bin].append(start, map)
     setOccupied(bin, true)
     unitCount += count
     runCount += 1
@@ -92,18 +79,8 @@ struct FreeRuns: @unchecked Sendable {
     let count = length(at: start)
     assert(count > 0)
     let bin = Self.bin(count)
-    let entry = map.entries[start]
-    if entry.next != 0 {
-      map.entries[Int(entry.next) - 1].previous = entry.previous
-    } else {
-      tails[bin] = entry.previous
-    }
-    if entry.previous != 0 {
-      map.entries[Int(entry.previous) - 1].next = entry.next
-    } else {
-      heads[bin] = entry.next
-    }
-    if heads[bin] == 0 { setOccupied(bin, false) }
+    bins[bin].remove(start, map)
+    if bins[bin].isEmpty { setOccupied(bin, false) }
     unitCount -= count
     runCount -= 1
   }
@@ -113,10 +90,9 @@ struct FreeRuns: @unchecked Sendable {
   func find(_ count: Int, alignment: Int) -> Int? {
     for limit in [64, Int.max] {
       for bin in Self.bin(count)..<Self.binCount where isOccupied(bin) {
-        var at = heads[bin]
+        var at = bins[bin].first
         var left = limit
-        while at != 0, left > 0 {
-          let start = Int(at) - 1
+        while left > 0, let start = UnitList.unit(at) {
           let first = (start + alignment - 1) & ~(alignment - 1)
           if first + count <= start + length(at: start) { return start }
           at = map.entries[start].next
@@ -131,10 +107,10 @@ struct FreeRuns: @unchecked Sendable {
   var longest: Int {
     for bin in stride(from: Self.binCount - 1, through: 0, by: -1) where isOccupied(bin) {
       var best = 0
-      var at = heads[bin]
-      while at != 0 {
-        best = max(best, length(at: Int(at) - 1))
-        at = map.entries[Int(at) - 1].next
+      var at = bins[bin].first
+      while let start = UnitList.unit(at) {
+        best = max(best, length(at: start))
+        at = map.entries[start].next
       }
       return best
     }

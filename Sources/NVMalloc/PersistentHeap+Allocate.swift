@@ -90,9 +90,14 @@ extension PersistentHeap {
   ) throws(NVMError) -> Offset {
     let shape = try objectShape(byteCount, alignment)
     let word1 = BlockHeader.word1(tag: tag, owner: owner, epoch: epoch, slack: 0)
+    let use = ObjectUse(word1: word1, byteCount: byteCount)
+    let slack = shape.count / Self.slackShare
+    if shape.alignment == 1, let spare = takeSpare(shape.count, slack: slack, use: use) {
+      if durability == .immediate { try region.fence() }
+      return Offset(rawValue: start(ofUnit: spare.unit))
+    }
     let (unit, isSettled) = try acquireExtent(
-      shape.count, slack: shape.count / Self.slackShare, alignment: shape.alignment,
-      use: ObjectUse(word1: word1, byteCount: byteCount))
+      shape.count, slack: slack, alignment: shape.alignment, use: use)
     if durability == .immediate {
       if isSettled { try region.acknowledge() } else { try region.fence() }
     }
@@ -101,15 +106,4 @@ extension PersistentHeap {
 
   /// A large object may be larger than was asked for by this part of it.
   static let slackShare = 8
-
-  func finishObject(_ unit: Int, _ count: Int, _ byteCount: Int) {
-    extents.withLock { enterObject(&$0, unit, count, byteCount) }
-  }
-  func enterObject(_ space: inout ExtentSpace, _ unit: Int, _ count: Int, _ byteCount: Int) {
-    wear?.countAllocation(start(ofUnit: unit), count << unitShift)
-    space.liveObjects += 1
-    space.objectUnits += count
-    space.objectBytes += byteCount
-    map.set(unit, tag: UnitMap.Tag.object, length: count)
-  }
 }

@@ -35,12 +35,24 @@ extension PersistentHeap {
 
   @inline(never)
   private func deallocateObject(_ payload: Offset, _ durability: Durability) throws(NVMError) {
-    let claim = try claimObject(payload) { at, freeWord in
-      region.store(freeWord, at: at)
-      region.flush(at, count: 8)
+    let (unit, word) = try holdObject(payload)
+    let length = UnitMap.length(word)
+    let tick = now()
+    let share = enterObjects()
+    let at = entry(unit)
+    guard let byteCount = objectBytes(at, unit, length) else {
+      lock(of: share).unlock()
+      throw damagedObject(unit, word)
     }
+    // As of a small block: one store commits, and whoever is handed the extent stores to the same line later.
+    var tally = StoreTally()
+    region.store(freeWord(unit, length), at: at, counting: &tally)
+    share.pointee.countObject(-length, -byteCount, -1)
+    share.pointee.rest(unit, length, tick: tick, map)
+    lock(of: share).unlock()
+    region.flush(line: at, words: 1, counting: &tally)
+    region.count(tally)
     if durability == .immediate { try region.fence() }
-    retireObject(claim)
   }
 
   /// A block whose header belongs to the caller for now: nobody else can free it.
@@ -105,7 +117,9 @@ extension PersistentHeap {
 
   /// Takes a claimed block that is now free on the medium back into memory.
   func retire(_ claim: Claim) throws(NVMError) {
-    guard let slab = claim.place.slab else { return retireObject(claim) }
+    guard let slab = claim.place.slab else {
+      return restExtent(claim.place.index, claim.length, of: claim.byteCount)
+    }
     if let empty = retire(slab, claim.place.index) { try releaseSlabs(empty) }
   }
 
@@ -116,51 +130,50 @@ extension PersistentHeap {
     if slab.pointee.isInUse, !slab.isScanned { scan(home, slab) }
   }
 
-  /// - Parameter body: is given the entry, verified and claimed, and what frees it, with the table gate.
+  private func claimObject(_ payload: Offset) throws(NVMError) -> Claim {
+    let (unit, word) = try holdObject(payload)
+    let length = UnitMap.length(word)
+    gate.enter()
+    let byteCount = objectBytes(entry(unit), unit, length)
+    gate.leave()
+    guard let byteCount else { throw damagedObject(unit, word) }
+    return Claim(
+      place: BlockPlace(slab: nil, index: unit), length: length, byteCount: byteCount,
+      freeWord: freeWord(unit, length))
+  }
+
+  /// Makes an object the caller's, whose entry is not verified yet. Returns its unit, and that's word as it was.
   @inline(__always)
-  private func claimObject(
-    _ payload: Offset, _ body: (Offset, UInt64) -> Void = { _, _ in }
-  ) throws(NVMError) -> Claim {
+  private func holdObject(_ payload: Offset) throws(NVMError) -> (unit: Int, word: UInt64) {
     let unit = Int(truncatingIfNeeded: payload.rawValue >> UInt64(unitShift))
     guard unit >= 0, unit < unitCount, payload.rawValue == start(ofUnit: unit) else { throw notLive(payload) }
     // Flushed long ago: a miss, which overlaps with the locked instructions to come.
     nvm_prefetch_write(region.pointer(to: entry(unit)))
     let word = map.word(unit)
-    let length = UnitMap.length(word)
     guard UnitMap.tag(word) == UnitMap.Tag.object,
-      map.exchange(unit, word, UInt64(length) << 3 | UnitMap.Tag.objectHeld)
+      map.exchange(unit, word, UInt64(UnitMap.length(word)) << 3 | UnitMap.Tag.objectHeld)
     else { throw notLive(payload) }
-    gate.enter()
-    let at = entry(unit)
-    let word0 = region.load(at)
-    let byteCount = region.load(at + 16)
-    let valid =
-      check.isValidExtent(word0, at: payload.rawValue, region.load(at + 8), byteCount)
-      && ExtentEntry.kind(word0) == .object && ExtentEntry.length(word0) == length
-      && byteCount <= UInt64(length << unitShift)
-    let freeWord = freeWord(unit, length)
-    if valid { body(at, freeWord) }
-    gate.leave()
-    guard valid else {
-      map.setWord(unit, word)
-      throw corrupt(
-        "The header of a large block was overwritten; the block was left alone.", at: payload.rawValue)
-    }
-    return Claim(
-      place: BlockPlace(slab: nil, index: unit), length: length, byteCount: Int(byteCount),
-      freeWord: freeWord)
+    return (unit, word)
   }
 
-  private func retireObject(_ claim: Claim) {
-    let tick = now()
-    extents.withLock {
-      $0.liveObjects -= 1
-      $0.objectUnits -= claim.length
-      $0.objectBytes -= claim.byteCount
-      $0.rest(claim.place.index, claim.length, tick: tick)
-      // On the line that the count of what rests is on.
-      noteGain()
-    }
+  /// What an object's entry says of its bytes, if it verifies. With the gate, or the lock of a share of objects.
+  @inline(__always)
+  private func objectBytes(_ at: Offset, _ unit: Int, _ length: Int) -> Int? {
+    let word0 = region.load(at)
+    let byteCount = region.load(at + 16)
+    guard check.isValidExtent(word0, at: start(ofUnit: unit), region.load(at + 8), byteCount),
+      ExtentEntry.kind(word0) == .object, ExtentEntry.length(word0) == length,
+      byteCount <= UInt64(length << unitShift)
+    else { return nil }
+    return Int(byteCount)
+  }
+
+  /// Gives an object back that was held.
+  @inline(never)
+  private func damagedObject(_ unit: Int, _ word: UInt64) -> NVMError {
+    map.setWord(unit, word)
+    return corrupt(
+      "The header of a large block was overwritten; the block was left alone.", at: start(ofUnit: unit))
   }
 
   /// Says why an offset is not a live block's.

@@ -23,12 +23,12 @@ extension PersistentHeap {
     }
     gate.enter()
     defer { gate.leave() }
-    guard let info = readObject(unit, UnitMap.length(word)) else {
-      // Another call has taken it meanwhile.
-      guard map.word(unit) == word else { throw notLive(payload) }
-      throw corrupt("The header of a large block was overwritten.", at: payload.rawValue)
+    switch objectReading(unit, word) {
+    case .live(let info): return info
+    // Another call has taken it meanwhile.
+    case .vacant: throw notLive(payload)
+    case .damaged: throw corrupt("The header of a large block was overwritten.", at: payload.rawValue)
     }
-    return info
   }
 
   /// Bytes that a live block has room for, at least what was asked for. O(1).
@@ -74,6 +74,17 @@ extension PersistentHeap {
     return .damaged
   }
 
+  /// Reads the header of an object beside threads that free it and use its extent again. With the gate or the extent lock.
+  /// - Parameter word: of the unit map, where the head was found.
+  private func objectReading(_ unit: Int, _ word: UInt64) -> BlockReading {
+    for _ in 0..<8 {
+      if let info = readObject(unit, UnitMap.length(word)) { return .live(info) }
+      // Taken meanwhile, or for a while only.
+      guard UnitMap.tag(word) == UnitMap.Tag.object, map.word(unit) == word else { return .vacant }
+    }
+    return .damaged
+  }
+
   /// The header of an object. With the gate or the extent lock.
   func readObject(_ unit: Int, _ length: Int) -> BlockInfo? {
     for _ in 0..<1000 {
@@ -91,9 +102,9 @@ extension PersistentHeap {
           tag: BlockHeader.tag(word1), owner: BlockHeader.owner(word1), epoch: BlockHeader.epoch(word1),
           isLarge: true)
       }
-      if map.word(unit) == UInt64(length) << 3 | UnitMap.Tag.object || word0 == freeWord(unit, length) {
-        return nil
-      }
+      let isAtRest =
+        map.word(unit) == UInt64(length) << 3 | UnitMap.Tag.object && region.load(at) == word0
+      if isAtRest || word0 == freeWord(unit, length) { return nil }
       sched_yield()
     }
     return nil
@@ -135,10 +146,10 @@ extension PersistentHeap {
           if tag == UnitMap.Tag.object || tag == UnitMap.Tag.objectHeld {
             let length = UnitMap.length(word)
             // A held one lives until its free is committed.
-            if let info = readObject(unit, length) {
-              found.append(info)
-            } else if tag == UnitMap.Tag.object {
-              damage = damage ?? start(ofUnit: unit)
+            switch objectReading(unit, word) {
+            case .live(let info): found.append(info)
+            case .damaged: damage = damage ?? start(ofUnit: unit)
+            case .vacant: break
             }
             unit += max(length, 1)
           } else {

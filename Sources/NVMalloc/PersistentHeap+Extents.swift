@@ -2,7 +2,7 @@ import CNVM
 import NVMRegion
 
 // Taking and giving back extents. All of it under the extent lock; entries written here need no gate, since
-// the table moves under the same lock.
+// the table moves under the same lock. (Objects are used again as they are without that lock: ObjectShare.)
 //
 // Taking k units from a run that is one in memory and may be several free extents on the medium, since coalescing
 // happens in DRAM only:
@@ -109,20 +109,16 @@ extension PersistentHeap {
       path: region.path, underlying: cause)
   }
 
-  /// A run that fits: what has rested first, then growth, then what rests, the oldest first. Where more rests than
-  /// ``largeLimit(live:)``, the oldest counts as rested: to go through space that was never used costs more than its wear.
+  /// A run that fits: of what is free or spare first, then growth, then what rests, the oldest first.
   private func findRun(
     _ space: inout ExtentSpace, _ count: Int, _ alignment: Int, growing: Bool, pressed: Bool,
     _ failure: inout NVMError?
   ) throws(NVMError) -> Int? {
-    let tick = now()
-    let limit = max(largeLimit(live: space.objectUnits << unitShift), restingByteLimit / 16) >> unitShift
-    while space.quarantinedUnits > limit || space.oldestHasRested(now: tick, ticks: restTicks),
-      let f = space.popOldest()
-    {
-      giveBack(&space, f.unit, f.length)
-    }
+    limitSpares(&space)
     if let run = space.runs.find(count, alignment: alignment) { return run }
+    if giveSparesBack(&space), let run = space.runs.find(count, alignment: alignment) {
+      return run
+    }
     if !pressed { return nil }
     if growing {
       do throws(NVMError) {
@@ -133,11 +129,12 @@ extension PersistentHeap {
         failure = error
       }
     }
-    while let f = space.popOldest() {
-      giveBack(&space, f.unit, f.length)
+    while let (unit, length) = popOldestResting() {
+      giveBack(&space, unit, length)
       if let run = space.runs.find(count, alignment: alignment) { return run }
     }
-    return nil
+    // What another thread has made spare meanwhile.
+    return giveSparesBack(&space) ? space.runs.find(count, alignment: alignment) : nil
   }
 
   /// Takes units off a free run.
@@ -209,7 +206,7 @@ extension PersistentHeap {
     }
     if let use {
       writeEntry(unit, .object, length: count, use.word1, UInt64(use.byteCount), rest: isNamed ? rest : 0)
-      enterObject(&space, unit, count, use.byteCount)
+      enterObject(unit, count, use.byteCount)
     } else if rest > 0 || last != unit {
       writeFree(unit, count)
     }
@@ -291,39 +288,45 @@ extension PersistentHeap {
   }
 
   /// Turns a held extent into a used one. Words 1 to 4 go first, into the same line; word 0 is the commit.
-  /// With the table gate or the extent lock.
+  /// With the table gate, the extent lock or the lock of a share of objects.
   /// - Parameter rest: units of the free extent behind that the entry is to name.
   @inline(never)
   func writeEntry(
     _ unit: Int, _ kind: ExtentKind, length: Int, _ word1: UInt64, _ word2: UInt64, _ word3: UInt64 = 0,
     rest: Int = 0
   ) {
+    var tally = StoreTally()
+    let at = storeEntry(unit, kind, length: length, word1, word2, word3, rest: rest, counting: &tally)
+    region.flush(line: at, words: 0b11111, counting: &tally)
+    region.count(tally)
+  }
+
+  /// The same without the flush, which may come after the lock: should the table have moved meanwhile, what was stored went
+  /// with it, flushed.
+  @inline(__always)
+  func storeEntry(
+    _ unit: Int, _ kind: ExtentKind, length: Int, _ word1: UInt64, _ word2: UInt64, _ word3: UInt64 = 0,
+    rest: Int = 0, counting tally: inout StoreTally
+  ) -> Offset {
     let at = entry(unit)
-    region.store(word1, at: at + 8)
-    region.store(word2, at: at + 16)
-    region.store(word3, at: at + 24)
+    region.store(word1, at: at + 8, counting: &tally)
+    region.store(word2, at: at + 16, counting: &tally)
+    region.store(word3, at: at + 24, counting: &tally)
     let word4 = rest == 0 ? 0 : check.rest(rest, behind: length, at: start(ofUnit: unit))
-    region.store(word4, at: at + 32)
-    region.store(check.extent(kind, length: length, at: start(ofUnit: unit), word1, word2), at: at)
-    region.flush(at, count: 40)
+    region.store(word4, at: at + 32, counting: &tally)
+    region.store(
+      check.extent(kind, length: length, at: start(ofUnit: unit), word1, word2), at: at, counting: &tally)
+    return at
   }
 
   /// Frees a used extent that nothing refers to: one store, settled on return; then it rests.
   func releaseExtent(_ unit: Int, _ length: Int) throws(NVMError) {
-    let tick = now()
-    try extents.withLock { (space) throws(NVMError) in
+    try extents.withLock { (_) throws(NVMError) in
       region.store(freeWord(unit, length), at: entry(unit))
       region.flush(entry(unit), count: 8)
       try region.settle()
       map.set(unit, tag: UnitMap.Tag.objectHeld, length: length)
-      space.rest(unit, length, tick: tick)
     }
-    noteGain()
-  }
-
-  /// Gives a held extent back whose head still says free.
-  func cancelExtent(_ unit: Int, _ length: Int) {
-    extents.withLock { $0.rest(unit, length, tick: now()) }
-    noteGain()
+    restExtent(unit, length)
   }
 }

@@ -61,6 +61,17 @@ extension PersistentHeap {
       region.pointer(to: Offset(rawValue: start(ofUnit: unit))), min(count << unitShift, 16 << 20), 23)
   }
 
+  /// From here on nobody else writes to the table, or reads it without the extent lock, which the caller has: neither within
+  /// the gate nor with the lock of a share of objects.
+  func enterAlone() {
+    gate.enterAlone()
+    for share in shares.allObjects() { lock(of: share).lock() }
+  }
+  func leaveAlone() {
+    for share in shares.allObjects() { lock(of: share).unlock() }
+    gate.leaveAlone()
+  }
+
   func tableUnits(_ capacity: Int) -> Int { units(forBytes: capacity * ExtentEntry.size) }
 
   private func extend(_ space: inout ExtentSpace, to new: Int) throws(NVMError) {
@@ -76,8 +87,8 @@ extension PersistentHeap {
   }
 
   private func moveTable(_ space: inout ExtentSpace, to new: Int, tableUnits t: Int) throws(NVMError) {
-    gate.enterAlone()
-    defer { gate.leave() }
+    enterAlone()
+    defer { leaveAlone() }
     let old = space.header.unitCount
     let oldTable = space.header.tableOffset
     let oldTableUnits = tableUnits(space.header.tableCapacity)

@@ -149,9 +149,7 @@ extension PersistentHeap {
           }
         case .object:
           map.set(head.unit, tag: UnitMap.Tag.object, length: head.length)
-          space.liveObjects += 1
-          space.objectUnits += head.length
-          space.objectBytes += Int(truncatingIfNeeded: head.word2)
+          shares.ownObjects.pointee.countObject(head.length, Int(truncatingIfNeeded: head.word2))
         case .system: map.set(head.unit, tag: UnitMap.Tag.other, length: head.length)
         case .table where start(ofUnit: head.unit) == space.header.tableOffset.rawValue:
           map.set(head.unit, tag: UnitMap.Tag.other, length: head.length)

@@ -66,9 +66,13 @@ extension PersistentHeap {
       let (slab, i) = try takeBlock(index, byteCount, prefix: prefix)
     else {
       let shape = try objectShape(byteCount, alignment)
-      let unit = try acquireExtent(shape.count, alignment: shape.alignment)
+      let spare =
+        shape.alignment > 1 ? nil : takeSpare(shape.count, slack: shape.count / Self.slackShare, use: nil)
+      let unit =
+        if let spare { spare.unit } else { try acquireExtent(shape.count, alignment: shape.alignment) }
       return Reservation(
-        payload: Offset(rawValue: start(ofUnit: unit)), length: byteCount, capacity: shape.count << unitShift,
+        payload: Offset(rawValue: start(ofUnit: unit)), length: byteCount,
+        capacity: (spare?.length ?? shape.count) << unitShift,
         place: BlockPlace(slab: nil, index: unit),
         word1: BlockHeader.word1(tag: tag, owner: owner, epoch: epoch, slack: 0), low: 0)
     }
@@ -89,7 +93,7 @@ extension PersistentHeap {
       // poisoned and says so at its next use.
       if let empty = retire(slab, reservation.place.index) { try? releaseSlabs(empty) }
     } else {
-      cancelExtent(reservation.place.index, reservation.capacity >> unitShift)
+      restExtent(reservation.place.index, reservation.capacity >> unitShift)
     }
   }
 
@@ -224,7 +228,7 @@ extension PersistentHeap {
     if let slab = reservation.place.slab {
       slab.setAllocated(reservation.place.index)
     } else {
-      finishObject(reservation.place.index, reservation.capacity >> unitShift, reservation.length)
+      enterObject(reservation.place.index, reservation.capacity >> unitShift, reservation.length)
     }
   }
 

@@ -102,6 +102,8 @@ extension PersistentHeap {
     } catch {
       throw error
     }
-    extents.withLock { $0.objectBytes += byteCount - old.length }
+    let share = enterObjects()
+    share.pointee.resizeObject(by: byteCount - old.length)
+    lock(of: share).unlock()
   }
 }

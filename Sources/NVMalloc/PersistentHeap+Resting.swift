@@ -58,8 +58,7 @@ extension PersistentHeap {
 
   /// Bytes that rest, of all classes and of large objects. Approximate beside other threads. O(classes × shares).
   var restingBytes: Int {
-    Int(truncatingIfNeeded: nvm_load_relaxed(control + Control.restingUnits)) << unitShift
-      + shares.restingBytes
+    shares.sumOfObjects { $0.restingUnits } << unitShift + shares.restingBytes
   }
 
   // MARK: Giving back

@@ -11,7 +11,7 @@ extension PersistentHeap {
   typealias Share = ClassShares.Share
 
   @inline(__always)
-  func lock(of share: Share) -> SpinLock { ClassShares.lock(of: share) }
+  func lock<T>(of share: UnsafeMutablePointer<T>) -> SpinLock { ClassShares.lock(of: share) }
 
   /// The calling thread's share of a class, locked.
   @inline(__always)
@@ -21,7 +21,7 @@ extension PersistentHeap {
   }
 
   /// After so many waits a class gets more shares.
-  private static let toleratedWaits = 8
+  static let toleratedWaits = 8
 
   @inline(never)
   private func enterContended(_ index: Int) -> Share {
@@ -31,10 +31,17 @@ extension PersistentHeap {
     if share.pointee.waits < Self.toleratedWaits { return share }
     share.pointee.waits = 0
     lock(of: share).unlock()
-    shares.widen(index)
+    widen(index)
     let other = shares.own(index)
     lock(of: other).lock()
     return other
+  }
+
+  /// Twice as many shares of a class, or of the objects. None comes up while the table moves: ``enterAlone()``.
+  func widen(_ index: Int) {
+    gate.enter()
+    defer { gate.leave() }
+    shares.widen(index)
   }
 
   /// Locks the share that a slab belongs to, and returns it; `nil` where it belongs to none yet. The slab may be one that

@@ -24,7 +24,9 @@ extension PersistentHeap {
   /// Notes that units came free, or may: from now on a search may find what none has found before.
   func noteGain() { _ = nvm_fetch_add_relaxed(control + Control.gains, 1) }
   /// How many gains there were; to be read before a search.
-  var gains: UInt64 { nvm_load_acquire(control + Control.gains) }
+  var gains: UInt64 {
+    nvm_load_acquire(control + Control.gains) &+ UInt64(truncatingIfNeeded: shares.sumOfObjects { $0.gains })
+  }
 
   /// Whether it is known that there are not so many units in one piece, without using what has not rested.
   func isShort(of units: Int) -> Bool {

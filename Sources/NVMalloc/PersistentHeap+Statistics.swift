@@ -44,12 +44,20 @@ extension PersistentHeap {
     }
     extents.withLock { space in
       s.totalBytes = space.header.unitCount << unitShift
-      s.largeObjects = space.liveObjects
-      s.largeObjectBytes = space.objectBytes
-      s.liveBlocks += space.liveObjects
-      s.liveBytes += space.objectUnits << unitShift
-      s.quarantinedBlocks += space.quarantinedCount
-      s.quarantinedBytes += space.quarantinedUnits << unitShift
+      // So that they count among the runs.
+      giveSparesBack(&space, settling: false)
+      var liveUnits = 0
+      for share in shares.allObjects() {
+        lock(of: share).lock()
+        defer { lock(of: share).unlock() }
+        s.largeObjects += share.pointee.liveObjects
+        s.largeObjectBytes += share.pointee.liveBytes
+        liveUnits += share.pointee.words.liveUnits
+        s.quarantinedBlocks += share.pointee.restingCount
+        s.quarantinedBytes += share.pointee.words.restingUnits << unitShift
+      }
+      s.liveBlocks += s.largeObjects
+      s.liveBytes += liveUnits << unitShift
       s.freeExtentBytes = space.runs.unitCount << unitShift
       s.freeBytes += s.freeExtentBytes
       s.freeRuns = space.runs.runCount

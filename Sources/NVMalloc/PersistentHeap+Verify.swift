@@ -20,9 +20,9 @@ extension PersistentHeap {
     adoptAll()
     var heads: [ExtentWalk.Head] = []
     report.problems += extents.withLock { space in
-      // Whoever writes heads holds this lock or the gate, so all of them are at rest.
-      gate.enterAlone()
-      defer { gate.leave() }
+      // Whoever writes heads holds this lock or one of these, so all of them are at rest.
+      enterAlone()
+      defer { leaveAlone() }
       let walk = ExtentWalk(region, check, space.header, isAtRest: true)
       var found: [ExtentWalk.Head] = []
       var problems = walk.run(heads: &found)

@@ -13,8 +13,8 @@ public import NVMRegion
 /// - ``publish(_:)``: any number of allocations, frees and word changes as one step.
 ///
 /// Thread safety: every method may be called from any thread; small blocks of different sizes meet no common
-/// lock, nor do threads that often use the same size at the same time. Lock order: link lock → extent lock → class
-/// lock → table gate; lanes last. None is held while the caller's code runs.
+/// lock, nor do threads that often use the same size, or large objects, at the same time. Lock order: link lock → extent
+/// lock → class lock → table gate → lock of a share of objects; lanes last. None is held while the caller's code runs.
 public final class PersistentHeap: @unchecked Sendable {
   /// Where the heap lies.
   public let region: PersistentRegion
@@ -54,16 +54,15 @@ public final class PersistentHeap: @unchecked Sendable {
     static let manualTime = 32
     static let damaged = 40
     /// From here on words that change all the time: on a line of their own, since those before are read by every call.
-    static let restingUnits = 64
-    static let generation = 72
+    static let generation = 64
     /// See ``PersistentHeap/isShort(of:)``.
-    static let gains = 80
-    static let shortUnits = 88
-    static let shortGains = 96
-    static let shortUntil = 104
-    static let searches = 112
+    static let gains = 72
+    static let shortUnits = 80
+    static let shortGains = 88
+    static let shortUntil = 96
+    static let searches = 104
     /// How many calls are changing both words of a small block's header.
-    static let resizes = 120
+    static let resizes = 112
     static let linkLocks = 128
     static let size = linkLocks + 8 * linkLockCount
   }
@@ -92,8 +91,7 @@ public final class PersistentHeap: @unchecked Sendable {
     control.initializeMemory(as: UInt8.self, repeating: 0, count: Control.size)
     extents = Lock(
       ExtentSpace(
-        runs: FreeRuns(map), header: header, newestCopy: newestCopy,
-        published: control + Control.restingUnits), isShort: true)
+        runs: FreeRuns(map), header: header, newestCopy: newestCopy), isShort: true)
     nvm_store_release(control + Control.tableOffset, header.tableOffset.rawValue)
     nvm_store_release(control + Control.unitCount, UInt64(header.unitCount))
     installDescriber()
@@ -123,7 +121,7 @@ public final class PersistentHeap: @unchecked Sendable {
 
   @inline(__always)
   var unitCount: Int { Int(truncatingIfNeeded: nvm_load_acquire(control + Control.unitCount)) }
-  /// The table entry of a unit. Needs the extent lock or the table gate.
+  /// The table entry of a unit. Needs the extent lock, the table gate or the lock of a share of objects.
   @inline(__always)
   func entry(_ unit: Int) -> Offset {
     Offset(rawValue: nvm_load_acquire(control + Control.tableOffset)) + unit &* ExtentEntry.size

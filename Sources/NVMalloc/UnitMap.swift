@@ -17,7 +17,7 @@ struct UnitMap: @unchecked Sendable {
     var word: UInt64
     /// In the last unit of a free run: its head + 1. May be stale elsewhere; checked against the head.
     var headPlus1: UInt32
-    /// Neighbours in the list of the run's bin, + 1.
+    /// Neighbours in the ``UnitList`` that the extent is in, + 1.
     var next: UInt32
     var previous: UInt32
     /// In the head of a free extent on the medium: the head of the object whose entry names it (word 4), + 1; or 0.
