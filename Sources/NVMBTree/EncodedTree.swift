@@ -121,22 +121,69 @@ public final class EncodedTree: Sendable {
         TreeCursor(engine, from: lower, to: upper, reverse: reverse)
       }
     }
+    try scan(cursor, onDamage: nil, body)
+  }
+
+  /// Calls `body` with all encoded entries that can still be read of a damaged tree, in key order, until it returns false:
+  /// to rescue what is left.
+  ///
+  /// Open the tree with ``TreeOptions/verifiesReads``, since else damage may not be seen. Of one whose chain of leaves is
+  /// damaged (``TreeRecovery/isSealed``) the entries behind are found by what other leaves say; there, some that were
+  /// removed or replaced before may show up again, and if so, before or instead of the newer ones.
+  ///
+  /// - Parameter onDamage: is told of each damaged place that is passed over.
+  /// - Complexity: O(n), and memory for a few words per leaf.
+  public func salvage(
+    onDamage: (NVMError) -> Void, _ body: (_ key: [UInt8], _ value: [UInt8]) throws -> Bool
+  ) throws {
+    try withoutActuallyEscaping(onDamage) { onDamage in
+      guard engine.isSealed else {
+        let cursor = TreeCursor(engine, from: .start, to: .end, reverse: false, onDamage: onDamage)
+        return try scan(cursor, onDamage: onDamage, body)
+      }
+      let salvage = try TreeSalvage(engine)
+      defer { salvage.deallocate() }
+      try salvage.forEach(onDamage: onDamage) { head, word in
+        guard let entry = try entry(head, word, onDamage: onDamage) else { return true }
+        return try body(entry.key, entry.value)
+      }
+    }
+  }
+
+  private func scan(
+    _ cursor: TreeCursor, onDamage: ((NVMError) -> Void)?,
+    _ body: (_ key: [UInt8], _ value: [UInt8]) throws -> Bool
+  ) throws {
     var entries: [(key: [UInt8], value: [UInt8])] = []
     var isMore = true
     while isMore {
       entries.removeAll(keepingCapacity: true)
       isMore = try cursor.load { (cursor) throws(NVMError) in
         for i in 0..<cursor.count {
-          let (head, word) = (cursor.entries[2 * i], cursor.entries[2 * i + 1])
-          let value = try engine.withBytes(head: head, word: word) { (bytes) throws(NVMError) in
-            bytes.map { [UInt8]($0) } ?? []
+          if let entry = try entry(cursor.entries[2 * i], cursor.entries[2 * i + 1], onDamage: onDamage) {
+            entries.append(entry)
           }
-          entries.append((keyBytes(head, word), value))
         }
       }
       for entry in entries {
         guard try body(entry.key, entry.value) else { return }
       }
+    }
+  }
+
+  /// An entry's encodings; `nil` where it is damaged and that is told of. Epoch pinned, or nobody writes.
+  private func entry(
+    _ head: UInt64, _ word: UInt64, onDamage: ((NVMError) -> Void)?
+  ) throws(NVMError) -> (key: [UInt8], value: [UInt8])? {
+    do throws(NVMError) {
+      let value = try engine.withBytes(head: head, word: word) { (bytes) throws(NVMError) in
+        bytes.map { [UInt8]($0) } ?? []
+      }
+      return (keyBytes(head, word), value)
+    } catch {
+      guard let onDamage, error.code == .corrupt else { throw error }
+      onDamage(error)
+      return nil
     }
   }
 

@@ -22,6 +22,10 @@ public import NVMRegion
   /// The leaf whose entries were just copied.
   @exclusivity(unchecked) private var taken: UInt32?
   @exclusivity(unchecked) private var isDamaged = false
+  /// Is told of what is damaged, and the walk goes on behind it; without it the walk ends by throwing that.
+  private let onDamage: ((NVMError) -> Void)?
+  /// The damaged leaf that was told of last.
+  @exclusivity(unchecked) private var passedOver: UInt32?
   /// Forward: the leaf that was left behind, if its link may be followed.
   @exclusivity(unchecked) private var link: (leaf: UInt32, version: UInt64, next: UInt32)?
   /// Forward: the inner node above the current leaf and the leaf's index in it. A hint, for fetching ahead.
@@ -41,8 +45,12 @@ public import NVMRegion
   @exclusivity(unchecked) @usableFromInline var count = 0
 
   @usableFromInline
-  init(_ engine: TreeEngine, from lower: Bound, to upper: Bound, reverse: Bool, isShort: Bool = false) {
+  init(
+    _ engine: TreeEngine, from lower: Bound, to upper: Bound, reverse: Bool, isShort: Bool = false,
+    onDamage: ((NVMError) -> Void)? = nil
+  ) {
     self.engine = engine
+    self.onDamage = onDamage
     self.isShort = isShort
     isReverse = reverse
     limit = OwnedBound(reverse ? lower : upper)
@@ -127,8 +135,15 @@ public import NVMRegion
         taken = nil
         if isDamaged {
           count = 0
-          isFinished = true
-          throw engine.corruptLeafError(engine.leaf(leaf))
+          guard let onDamage else {
+            isFinished = true
+            throw engine.corruptLeafError(engine.leaf(leaf))
+          }
+          if passedOver != leaf { onDamage(engine.corruptLeafError(engine.leaf(leaf))) }
+          passedOver = leaf
+          isDamaged = false
+          if !isReverse { passOver() }
+          continue
         }
         try engine.awaitDurable(leaf)
       }
@@ -244,6 +259,8 @@ public import NVMRegion
     // The walk will want all of it.
     if above == nil, !isShort, engine.isInside(next) { fetchLeaf(next) }
     guard copy(leaf, commit.live, position) else { return false }
+    // Nothing of it is believed.
+    if isDamaged { return true }
     // A dropped hint is found anew by the leaf's own entries.
     if above == nil, count > 0 { _ = descendNoting(key(0)) }
     link = (position.leaf, position.version, next)
@@ -258,6 +275,19 @@ public import NVMRegion
     if end > start { resume.set(.after(key(end - 1))) }
     keep(start, end)
     return true
+  }
+
+  /// Goes on behind the leaf that a descent leads to: the damaged one, or the one before it. Its own link is not believed.
+  private func passOver() {
+    link = nil
+    isFinished = false
+    var fence: SearchKey?
+    switch resume.bound {
+    case .start: _ = engine.descend(upperFence: &fence, SearchKey(head: 0))
+    case .before(let key), .after(let key): _ = engine.descend(upperFence: &fence, key)
+    case .end: break
+    }
+    if let fence { resume.set(.before(fence)) } else { isFinished = true }
   }
 
   // MARK: Backward
@@ -275,6 +305,7 @@ public import NVMRegion
     }
     let leaf = engine.leaf(position.leaf)
     guard copy(leaf, leaf.commit.live, position) else { return }
+    if isDamaged { count = 0 }
     var end = count
     while end > 0, isAtOrAbove(end - 1, resume.bound) { end -= 1 }
     var start = 0
@@ -406,6 +437,24 @@ struct OwnedBound {
 }
 
 extension TreeEngine {
+  /// A descent to the leaf of a key that also finds the separator at or above which the leaf's right neighbours lie. Epoch
+  /// pinned.
+  func descend(upperFence: inout SearchKey?, _ key: SearchKey) -> Position {
+    while true {
+      var found: SearchKey?
+      let position = tryDescend { inner in
+        let index = inner.childIndex(for: key)
+        if index < inner.count { found = inner.separator(index) }
+        return index
+      }
+      if let position {
+        upperFence = found
+        return position
+      }
+      nvm_pause()
+    }
+  }
+
   /// A descent that also finds the separator below which the leaf's left neighbours lie. Epoch pinned.
   func descend(fence: inout SearchKey?, _ choose: (InnerNode) -> Int) -> Position {
     while true {

@@ -128,7 +128,7 @@ import NVMalloc
       code: .corrupt,
       message:
         "The tree's chain of leaves is damaged, so it is open for reading only and nothing of it is reused. "
-        + "Save what can be read and rebuild it; verify() lists the damage. \(recovery.firstDamage)",
+        + "Save what can be read (nvmctl dump --salvage, EncodedTree.salvage) and rebuild it; verify() lists the damage. \(recovery.firstDamage)",
       path: region.path, offset: handle.rawValue)
   }
 }

@@ -108,11 +108,7 @@ extension TreeEngine {
   /// the leaves that a crash left half-written. May itself be interrupted and repeated.
   func recover(progress: ((Double) -> Void)?) throws(NVMError) {
     let unclean = !region.wasCleanlyClosed
-    var extents: [NodePool.Extent] = []
-    try heap.forEachBlock(tag: .treeNodes, owner: owner, includingSmall: false) { (block) throws(NVMError) in
-      extents.append(NodePool.Extent(payload: block.payload, byteCount: block.capacity))
-    }
-    extents.sort { $0.first < $1.first }
+    let extents = try nodeExtents()
     let summaries = scan(extents, mayBeTorn: unclean, progress)
     defer { summaries.deallocate() }
     let places = NodePlaces(extents, unit: heap.extentUnit)
@@ -198,6 +194,16 @@ extension TreeEngine {
     progress?(1)
   }
 
+  /// The extents that hold the tree's leaves, by their first node.
+  func nodeExtents() throws(NVMError) -> [NodePool.Extent] {
+    var extents: [NodePool.Extent] = []
+    try heap.forEachBlock(tag: .treeNodes, owner: owner, includingSmall: false) { (block) throws(NVMError) in
+      extents.append(NodePool.Extent(payload: block.payload, byteCount: block.capacity))
+    }
+    extents.sort { $0.first < $1.first }
+    return extents
+  }
+
   /// Walks from the first leaf and from some hundred others, spread evenly over the nodes.
   private func guide(
     _ extents: [NodePool.Extent], _ summaries: UnsafeMutableBufferPointer<LeafSummary>, _ places: NodePlaces
@@ -216,7 +222,7 @@ extension TreeEngine {
   }
 
   /// Summaries of every node of every extent, in the order of the extents; memory is read in sequence.
-  private func scan(
+  func scan(
     _ extents: [NodePool.Extent], mayBeTorn: Bool, _ progress: ((Double) -> Void)?
   ) -> UnsafeMutableBufferPointer<LeafSummary> {
     let total = extents.reduce(0) { $0 + $1.count }
@@ -255,7 +261,7 @@ extension TreeEngine {
     return summaries
   }
 
-  private func isBefore(_ a: (node: UInt32, summary: LeafSummary), _ b: (node: UInt32, summary: LeafSummary))
+  func isBefore(_ a: (node: UInt32, summary: LeafSummary), _ b: (node: UInt32, summary: LeafSummary))
     -> Bool
   {
     if a.summary.lastHead != b.summary.firstHead { return a.summary.lastHead < b.summary.firstHead }

@@ -18,6 +18,8 @@ struct StoreArguments: ParsableArguments {
 
   var options: NVMStoreOptions {
     var options = NVMStoreOptions()
+    // Rather no answer than a wrong one.
+    options.verifiesReads = true
     options.media =
       switch media {
       case .auto: .automatic

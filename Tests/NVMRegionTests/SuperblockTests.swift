@@ -187,8 +187,9 @@ final class SuperblockTests: RegionTestCase {
     var image = try makeImage()
     for copy in 0..<2 {
       let at = copy * 4096
-      image.bytes.replaceSubrange(at..<at + 8, with: image.bytes[at..<at + 8].reversed())
-      image.bytes.replaceSubrange(at + 12..<at + 16, with: image.bytes[at + 12..<at + 16].reversed())
+      for field in [at..<at + 8, at + 12..<at + 16] {
+        image.bytes.replaceSubrange(field, with: Array(image.bytes[field].reversed()))
+      }
     }
     assertThrows(.foreignByteOrder, path: memoryPath(), mentioning: "byte order") { try open(image) }
     // The magic is bytes, so it reads alike; the mark alone tells.

@@ -17,6 +17,20 @@ final class CheckTests: ToolTestCase {
     XCTAssertEqual(result.status, 4)
     XCTAssert(result.output.contains("record at offset"), result.output)
     XCTAssert(result.errors.contains("1 problem found"), result.errors)
+    // Reading meets it too, and rather says so than print what is wrong.
+    try fail(4, "get", store, "key number 77", saying: "damaged")
+    for command in ["dump", "scan"] {
+      let result = try run(command, store)
+      XCTAssertEqual(result.status, 4, command)
+      XCTAssertFalse(result.output.contains("key number 77"), command)
+    }
+    let rescued = try run("dump", store, "--salvage")
+    XCTAssertEqual(rescued.status, 4)
+    XCTAssertEqual(rescued.output.split(separator: "\n").count, 499)
+    XCTAssertFalse(rescued.output.contains("key number 77\t"))
+    XCTAssert(rescued.errors.contains("1 damaged place passed over"), rescued.errors)
+    try succeed("create", path("rescued.nvm"), "--size", "2M")
+    try succeed("load", path("rescued.nvm"), "-", input: rescued.output)
     // Cut off.
     try bytes.prefix(1 << 20).write(to: URL(fileURLWithPath: store))
     try fail(4, "check", store, saying: store, "its end is missing")
