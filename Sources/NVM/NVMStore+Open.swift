@@ -146,7 +146,8 @@ extension NVMStore {
       if let damage = catalogue.recovery.damage.first {
         throw NVMError(
           code: .corrupt,
-          message: "The catalogue of trees is damaged. Restore the file from a backup. \(damage)",
+          message: "The catalogue of trees is damaged. Restore the file from a backup, or save what can be "
+            + "read (nvmctl dump --salvage, StoreSalvage). \(damage)",
           path: region.path, offset: handle.rawValue)
       }
       var parts = Parts(
@@ -191,7 +192,9 @@ extension NVMStore {
     }
     func damaged(_ what: String) -> NVMError {
       NVMError(
-        code: .corrupt, message: "The log of the last transaction \(what). Restore the file from a backup.",
+        code: .corrupt,
+        message: "The log of the last transaction \(what). Restore the file from a backup, or save what can "
+          + "be read (nvmctl dump --salvage, StoreSalvage).",
         path: region.path, offset: block.rawValue)
     }
     let info = try parts.heap.info(of: block)

@@ -52,11 +52,12 @@ extension TreeEngine {
     options: TreeOptions, progress: ((Double) -> Void)?
   ) throws(NVMError) -> TreeShare {
     try heap.region.checkUsable()
-    guard heap.region.contains(handle, count: TreeHeader.size), handle.rawValue & 7 == 0,
-      let header = TreeHeader.decode(heap.region.pointer(to: handle), heap.region.uuid)
-    else {
+    guard let header = TreeHeader.read(heap, at: handle) else {
       throw NVMError(
-        code: .corrupt, message: "There is no tree here: its header is damaged or the offset is wrong.",
+        code: .corrupt,
+        message:
+          "There is no tree here: its header is damaged or the offset is wrong. Of a store's tree, save what can "
+          + "be read (nvmctl dump --salvage, StoreSalvage).",
         path: heap.region.path, offset: handle.rawValue)
     }
     guard header.keyForm == keyForm, header.valueForm == valueForm, header.keyType == typeHash(keyType),

@@ -47,12 +47,16 @@ struct TreeSalvage {
       next[i] = to
       isTarget[to] = true
     }
-    let first = places[engine.firstLeaf]
     // Nothing but the damaged one leads to such a leaf.
     let named = namedByDamaged(places)
     for i in 0..<count where next[i] >= 0 && named.contains(next[i]) { next[i] = -1 }
     for i in named { isTarget[i] = false }
     let lengths = lengths(next)
+    // Where the header is lost, the longest way is taken to be the one from the first leaf.
+    let first =
+      places[engine.firstLeaf]
+      ?? (0..<count).filter { isReadable($0) && summaries[$0].count > 0 && !isTarget[$0] }
+      .max { lengths[$0] < lengths[$1] }
     var heads = (0..<count).filter {
       isReadable($0) && summaries[$0].count > 0 && !isTarget[$0] && $0 != first
         && (named.contains($0) || lengths[$0] >= Self.trustedLength)

@@ -30,6 +30,21 @@ struct StoreArguments: ParsableArguments {
     return options
   }
 
+  /// Opens what is left of a store that may be damaged. What is lost of the store itself is told of on standard error;
+  /// `body` tells of what else it meets, and returns how much that was.
+  /// - Throws: an error with the status for damage, if there was any.
+  func withSalvage(_ body: (StoreSalvage) throws -> Int) throws {
+    let bar = ProgressBar("opening")
+    let salvage = try StoreSalvage(path: store, options: options) { bar.update($0) }
+    bar.finish()
+    defer { salvage.close() }
+    for damage in salvage.damage { Terminal.writeError("nvmctl: \(store): \(damage)\n") }
+    let damaged = try salvage.damage.count + body(salvage)
+    guard damaged == 0 else {
+      throw ToolError(.corrupt, "\(store): \(damaged) damaged place\(damaged == 1 ? "" : "s") passed over.")
+    }
+  }
+
   /// Opens the store, which must exist, and closes it when `body` is done.
   func withStore<Result>(writing: Bool, _ body: (NVMStore) throws -> Result) throws -> Result {
     var options = options
@@ -64,8 +79,13 @@ struct TextTree {
   init(_ store: NVMStore, _ name: String) throws {
     let bar = ProgressBar("recovering \(name)")
     // Called from several threads, so it only draws.
-    tree = try store.encodedTree(named: name)
+    let tree = try store.encodedTree(named: name)
     bar.finish()
+    self.init(tree)
+  }
+
+  init(_ tree: EncodedTree) {
+    self.tree = tree
     key = TextCoder(key: tree.keyTypeName)
     value = TextCoder(value: tree.valueTypeName)
   }

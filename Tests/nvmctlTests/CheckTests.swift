@@ -31,6 +31,15 @@ final class CheckTests: ToolTestCase {
     XCTAssert(rescued.errors.contains("1 damaged place passed over"), rescued.errors)
     try succeed("create", path("rescued.nvm"), "--size", "2M")
     try succeed("load", path("rescued.nvm"), "-", input: rescued.output)
+    XCTAssert(try run("list", store, "--salvage").output.hasPrefix("main\tString\tString\t499"))
+    // The catalogue's name among the roots: nothing opens, everything is found.
+    let root = try XCTUnwrap(bytes.range(of: Data("nvm.catalogue".utf8), options: .backwards))
+    bytes[root.lowerBound] ^= 1
+    try bytes.write(to: URL(fileURLWithPath: store))
+    try fail(4, "dump", store, saying: "damaged")
+    let found = try run("dump", store, "--salvage")
+    XCTAssertEqual(found.status, 4)
+    XCTAssertEqual(found.output, rescued.output)
     // Cut off.
     try bytes.prefix(1 << 20).write(to: URL(fileURLWithPath: store))
     try fail(4, "check", store, saying: store, "its end is missing")
