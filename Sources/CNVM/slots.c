@@ -151,8 +151,10 @@ WIDE __attribute__((always_inline)) static inline void count_less(const uint64_t
   for (int v = 0; v < vectors; v++) _mm512_storeu_si512(rank + 8 * v, below[v]);
 }
 
-// The heads of the set, packed, get their ranks, and the pairs move in one piece each.
-WIDE static int sort_slots_wide(const char *slots, uint32_t set, uint64_t *pairs, const char *ahead) {
+// The heads of the set, packed, get their ranks, and the pairs move in one piece each. Says where the heads begin to
+// differ.
+WIDE __attribute__((noinline)) static int sort_slots_whole(const char *slots, uint32_t set, uint64_t *pairs,
+                                                           const char *ahead, unsigned *window) {
   const __m512i even = _mm512_set_epi64(14, 12, 10, 8, 6, 4, 2, 0);
   uint64_t heads[NVM_SLOTS_MAX + 8];
   uint64_t rank[NVM_SLOTS_MAX];
@@ -176,14 +178,118 @@ WIDE static int sort_slots_wide(const char *slots, uint32_t set, uint64_t *pairs
     _mm_storeu_si128((__m128i *)(pairs + 2 * rank[k]), pair);
     places |= 1u << rank[k];
   }
+  uint64_t differing = 0;
+  for (int k = 1; k < n; k++) differing |= heads[k] ^ heads[0];
+  *window = differing >> 32 ? (71 - (unsigned)__builtin_clzll(differing)) / 8 - 4 : 0;
   // Equal heads claim one place.
   return places == (uint32_t)((1ull << n) - 1) ? n : sort_slots_by_rank(slots, set, pairs);
 }
+
+// The bytes [window, window + 4) of the heads in eight slots.
+WIDE __attribute__((always_inline)) static inline __m512i eight_parts(__m512i a, __m512i b, unsigned window,
+                                                                      __m512i *upper) {
+  const __m512i odd = _mm512_set_epi32(0, 0, 0, 0, 0, 0, 0, 0, 29, 25, 21, 17, 13, 9, 5, 1);
+  const __m512i even = _mm512_set_epi32(0, 0, 0, 0, 0, 0, 0, 0, 28, 24, 20, 16, 12, 8, 4, 0);
+  *upper = _mm512_permutex2var_epi32(a, odd, b);
+  if (window == NVM_WINDOW_TOP) return *upper;
+  const __m512i lower = _mm512_permutex2var_epi32(a, even, b);
+  return _mm512_or_si512(_mm512_srl_epi32(lower, _mm_cvtsi32_si128(8 * (int)window)),
+                         _mm512_sll_epi32(*upper, _mm_cvtsi32_si128(32 - 8 * (int)window)));
+}
+WIDE __attribute__((always_inline)) static inline __m512i both(__m512i low, __m512i high) {
+  return _mm512_inserti64x4(low, _mm512_castsi512_si256(high), 1);
+}
+
+// Counts two wherever the part of the first slot in `rest` is less.
+WIDE __attribute__((always_inline)) static inline void count_less_parts(const char *parts, uint32_t rest, __m512i low,
+                                                                        __m512i high, __m512i *below_low,
+                                                                        __m512i *below_high) {
+  const __m512i two = _mm512_set1_epi32(2);
+  __m512i other;
+  __asm__("vpbroadcastd %1, %0" : "=v"(other) : "m"(*(const uint32_t *)(parts + 16 * __builtin_ctz(rest))));
+  *below_low = _mm512_mask_add_epi32(*below_low, _mm512_cmplt_epu32_mask(other, low), *below_low, two);
+  *below_high = _mm512_mask_add_epi32(*below_high, _mm512_cmplt_epu32_mask(other, high), *below_high, two);
+}
+
+// For so many slots at least: a line ahead is asked for with each.
+#define NVM_PART_LEAST (NVM_SLOTS_AHEAD / 64)
+
+// By four bytes of each head, twice as many at a time, and without packing them; -1 where those do not decide. Ranks are
+// counted in words of `pairs`.
+WIDE __attribute__((always_inline)) static inline int sort_slots_by_part(const char *slots, uint32_t set,
+                                                                         uint64_t *pairs, const char *ahead,
+                                                                         unsigned window) {
+  const __mmask16 low_set = (__mmask16)set, high_set = (__mmask16)(set >> 16);
+  __m512i part[4], upper[4];
+  for (int i = 0; i < 4; i++) {
+    const __m512i a = _mm512_loadu_si512(slots + 128 * i);
+    part[i] = eight_parts(a, i < 3 ? _mm512_loadu_si512(slots + 128 * i + 64) : a, window, &upper[i]);
+  }
+  if (window < NVM_WINDOW_TOP) {
+    // What is above the part must be the same in all.
+    const __m512i above = _mm512_set1_epi32((int)(0xFFFFFFFFu << 8 * window));
+    const __m512i first = _mm512_set1_epi32(*(const int *)(slots + 16 * __builtin_ctz(set) + 4));
+    const __m512i low = _mm512_xor_si512(both(upper[0], upper[1]), first);
+    const __m512i high = _mm512_xor_si512(both(upper[2], upper[3]), first);
+    if (_mm512_mask_test_epi32_mask(low_set, low, above) |
+        _mm512_mask_test_epi32_mask(high_set, high, above)) return -1;
+  }
+  const __m512i low = both(part[0], part[1]), high = both(part[2], part[3]);
+  __m512i below_low = _mm512_setzero_si512(), below_high = below_low;
+  const int n = __builtin_popcount(set);
+  uint32_t rest = set;
+#pragma clang loop unroll(full)
+  for (int i = 0; i < NVM_PART_LEAST; i++, rest &= rest - 1) {
+    count_less_parts(slots + window, rest, low, high, &below_low, &below_high);
+    nvm_prefetch(ahead + 64 * i);
+  }
+  for (; rest; rest &= rest - 1) count_less_parts(slots + window, rest, low, high, &below_low, &below_high);
+  // Each pair of heads is counted once, but for equal ones.
+  const __m512i sum = _mm512_mask_add_epi32(_mm512_maskz_mov_epi32(low_set, below_low), high_set,
+                                            _mm512_maskz_mov_epi32(low_set, below_low), below_high);
+  if (_mm512_reduce_add_epi32(sum) != n * (n - 1)) return -1;
+  uint32_t rank[NVM_SLOTS_MAX] __attribute__((aligned(64)));  // A store over two lines is slow to read from.
+  _mm512_storeu_si512(rank, below_low);
+  _mm512_storeu_si512(rank + 16, below_high);
+  for (rest = set; rest; rest &= rest - 1) {
+    const int i = __builtin_ctz(rest);
+    const __m128i pair = _mm_loadu_si128((const __m128i *)(slots + 16 * i));
+    _mm_storeu_si128((__m128i *)(pairs + rank[i]), pair);
+  }
+  return n;
+}
+
+WIDE __attribute__((noinline, aligned(64))) static int sort_slots_by_top(const char *slots, uint32_t set,
+                                                                         uint64_t *pairs, const char *ahead) {
+  return sort_slots_by_part(slots, set, pairs, ahead, NVM_WINDOW_TOP);
+}
+
+// Of leaves with widely spread heads a few do not differ in the topmost bytes: one alone does not move the window.
+#define NVM_WINDOW_FAILED 0x100
+
+WIDE static int sort_slots_wide(const char *slots, uint32_t set, uint64_t *pairs, const char *ahead,
+                                unsigned *window) {
+  const unsigned state = *window, at = state & ~NVM_WINDOW_FAILED;
+  unsigned better;
+  if (at > NVM_WINDOW_TOP || __builtin_popcount(set) < NVM_PART_LEAST) {
+    if (at > NVM_WINDOW_TOP) *window = at - 1;
+    return sort_slots_whole(slots, set, pairs, ahead, &better);
+  }
+  const int n = at == NVM_WINDOW_TOP ? sort_slots_by_top(slots, set, pairs, ahead)
+                                     : sort_slots_by_part(slots, set, pairs, ahead, at);
+  if (n >= 0) {
+    if (state != at) *window = at;
+    return n;
+  }
+  const int whole = sort_slots_whole(slots, set, pairs, ahead, &better);
+  *window = state == NVM_WINDOW_TOP ? state | NVM_WINDOW_FAILED : better == at ? NVM_WINDOW_NONE : better;
+  return whole;
+}
 #endif
 
-int nvm_sort_slots(const void *slots, uint32_t set, uint64_t *pairs, const void *ahead) {
+int nvm_sort_slots(const void *slots, uint32_t set, uint64_t *pairs, const void *ahead, unsigned *window) {
 #if defined(__x86_64__)
-  if (best == rank_avx512) return sort_slots_wide((const char *)slots, set, pairs, (const char *)ahead);
+  if (best == rank_avx512) return sort_slots_wide((const char *)slots, set, pairs, (const char *)ahead, window);
 #endif
   for (int i = 0; i < NVM_SLOTS_AHEAD; i += 64) nvm_prefetch((const char *)ahead + i);
   return sort_slots_by_rank((const char *)slots, set, pairs);

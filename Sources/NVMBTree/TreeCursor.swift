@@ -44,6 +44,10 @@ public import NVMRegion
   @usableFromInline let entries: UnsafeMutablePointer<UInt64>
   @exclusivity(unchecked) @usableFromInline var count = 0
 
+  /// Where the heads of leaves differ (nvm_slots.h), and what the engine was told of it.
+  @exclusivity(unchecked) private var window: UInt32
+  @exclusivity(unchecked) private var toldWindow: UInt32
+
   @usableFromInline
   init(
     _ engine: TreeEngine, from lower: Bound, to upper: Bound, reverse: Bool, isShort: Bool = false,
@@ -56,6 +60,8 @@ public import NVMRegion
     limit = OwnedBound(reverse ? lower : upper)
     resume = OwnedBound(reverse ? upper : lower)
     entries = .allocate(capacity: 2 * Int(NVM_SLOTS_MAX) + 2)
+    window = UInt32(truncatingIfNeeded: nvm_load_relaxed(engine.windowWord))
+    toldWindow = window
   }
 
   /// Two words for the key and the value of an entry that has no record.
@@ -368,7 +374,9 @@ public import NVMRegion
     let ahead = coming.map { engine.leaf($0).base } ?? leaf.base
     coming = nil
     let n = Int(
-      nvm_sort_slots(leaf.base + LeafLayout.firstSlot, UInt32(truncatingIfNeeded: live), entries, ahead))
+      nvm_sort_slots(
+        leaf.base + LeafLayout.firstSlot, UInt32(truncatingIfNeeded: live), entries, ahead, &window))
+    if window != toldWindow { tellWindow() }
     count = 0
     let isTrusted = engine.isTrusted(leaf)
     // The ticket, too: of a transaction that is going in nobody sees a part.
@@ -382,6 +390,13 @@ public import NVMRegion
     }
     if engine.keysAreBytes { sortTies(n) }
     return true
+  }
+
+  /// Lets the tree's next walks begin with what this one has learned of its keys.
+  @inline(never) private func tellWindow() {
+    guard window <= UInt32(NVM_WINDOW_TOP) || window == UInt32(NVM_WINDOW_NONE) else { return }
+    toldWindow = window
+    nvm_store_relaxed(engine.windowWord, UInt64(window))
   }
 
   /// Brings entries whose heads tie into the order of their whole keys.

@@ -38,7 +38,7 @@ import NVMalloc
   let leafCapacity: Int
   let innerCapacity: Int
 
-  /// Words apart from the object: 0 root (node | height << 32), 128 seal, 136 marks, 192 registered.
+  /// Words apart from the object: 0 root (node | height << 32), 128 seal, 136 marks, 144 window, 192 registered.
   let control: UnsafeMutableRawPointer
   let entryCount = EntryCount()
   /// Shuts others out while a transaction goes in.
@@ -76,6 +76,7 @@ import NVMalloc
     nodes = Lock(NodePool())
     nvm_store_release(control, UInt64(header.firstLeaf))
     if journal != nil { nvm_store_release(control + 136, 1) }
+    nvm_store_relaxed(windowWord, UInt64(NVM_WINDOW_TOP))
   }
 
   deinit {
@@ -95,6 +96,8 @@ import NVMalloc
   @inline(__always) var isReadable: Bool { nvm_load_relaxed(sealWord) < 2 }
   /// Not 0 where there is a journal, or changes under groups have begun.
   @inline(__always) var marksWord: UnsafeMutableRawPointer { control + 136 }
+  /// Where the heads of leaves mostly differ, as walks have found: a hint (nvm_slots.h).
+  @inline(__always) var windowWord: UnsafeMutableRawPointer { control + 144 }
   var isClosed: Bool { nvm_load_acquire(sealWord) == 3 }
   /// Whether the space's register of open trees names this engine.
   var isRegistered: Bool { nvm_load_acquire(control + 192) == 1 }

@@ -57,8 +57,9 @@ static void searching(void) {
     expect(nvm_count_le(words, key) == count, "nvm_count_le");
     expect(nvm_count_le16(words, key) == first, "nvm_count_le16");
     for (int i = 0; i < 2 * NVM_SLOTS_MAX; i++) slots[i] = next() % (round % 2 ? 20 : UINT64_MAX);
+    unsigned window = NVM_WINDOW_TOP;
     uint32_t set = (uint32_t)next() & ((1u << NVM_LEAF_SLOTS) - 1);
-    int n = nvm_slot_order(slots, set, order), m = nvm_sort_slots(slots, set, pairs);
+    int n = nvm_slot_order(slots, set, order), m = nvm_sort_slots(slots, set, pairs, slots, &window);
     expect(n == __builtin_popcount(set) && m == n, "as many slots as there are");
     for (int i = 0; i < n; i++) {
       expect(pairs[2 * i] == slots[2 * order[i]], "both orders are one");

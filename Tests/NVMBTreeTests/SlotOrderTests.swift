@@ -3,17 +3,41 @@ import XCTest
 
 /// The order of a leaf's slots, which is worked out in C by whatever vectors the processor has.
 final class SlotOrderTests: XCTestCase {
+  /// Heads that differ in various bytes, in few of them or in none: mostly all from one kind in a row, as in a tree.
+  private func heads(_ kind: Int, _ random: inout SystemRandomNumberGenerator) -> [UInt64] {
+    let common = UInt64.random(in: 0...UInt64.max, using: &random)
+    return (0..<Int(NVM_LEAF_SLOTS)).map { slot in
+      let any = UInt64.random(in: 0...UInt64.max, using: &random)
+      return switch kind {
+      // Few different ones, so that many tie.
+      case 0: any % 20
+      // The whole range, whose upper half is negative to a signed compare.
+      case 1: any
+      // From some bit on, wherever bytes end.
+      case 2...9: common &+ any >> UInt64(8 * (kind - 2) + slot % 3)
+      // Across a boundary of many bits.
+      case 10: 1 << 63 &+ any >> 40 &- 1 << 22
+      // Far apart in pairs that tie in the topmost bytes.
+      case 11: UInt64(slot / 2) << 56 | any >> 60
+      default: common
+      }
+    }
+  }
+
   func testOrderIsThatOfAStableSort() {
     var random = SystemRandomNumberGenerator()
-    for round in 0..<2_000 {
-      // Few different heads, so that many tie; in other rounds the whole range, whose upper half is negative to a signed
-      // compare.
-      let range = round % 2 == 0 ? 0...UInt64(round % 40) : 0...UInt64.max
-      let slots = (0..<Int(NVM_LEAF_SLOTS)).flatMap { slot in
-        [UInt64.random(in: range, using: &random), UInt64(slot)]
-      }
-      let set = UInt32.random(in: 0...UInt32(NVM_LEAF_LIVE), using: &random)
-      let members = (0..<Int(NVM_LEAF_SLOTS)).filter { set >> UInt32($0) & 1 != 0 }
+    var window: UInt32 = UInt32(NVM_WINDOW_TOP)
+    var windows: Set<UInt32> = []
+    var kind = 0
+    for round in 0..<6_000 {
+      if round % 40 == 0 { kind = round / 40 % 13 }
+      let heads = heads(round % 7 == 6 ? Int.random(in: 0..<13, using: &random) : kind, &random)
+      let slots = heads.indices.flatMap { [heads[$0], UInt64($0)] }
+      var set = UInt32.random(in: 0...UInt32(NVM_LEAF_LIVE), using: &random)
+      // As full as leaves are, and with few entries.
+      if round % 3 == 0 { set |= UInt32.random(in: 0...UInt32(NVM_LEAF_LIVE), using: &random) }
+      if round % 11 == 0 { set &= 0x1010_0111 }
+      let members = heads.indices.filter { set >> UInt32($0) & 1 != 0 }
       let expected = members.sorted { (slots[2 * $0], $0) < (slots[2 * $1], $1) }
 
       var order = [UInt8](repeating: 0xFF, count: Int(NVM_SLOTS_MAX))
@@ -21,10 +45,17 @@ final class SlotOrderTests: XCTestCase {
       XCTAssertEqual(order[..<count].map(Int.init), expected, "set \(set), slots \(slots)")
 
       var pairs = [UInt64](repeating: 0, count: 2 * Int(NVM_SLOTS_MAX))
-      let copied = Int(nvm_sort_slots(slots, set, &pairs, slots))
+      let before = window
+      let copied = Int(nvm_sort_slots(slots, set, &pairs, slots, &window))
+      windows.insert(window)
       XCTAssertEqual(
         Array(pairs[..<(2 * copied)]), expected.flatMap { slots[2 * $0..<2 * $0 + 2] },
-        "set \(set), slots \(slots)")
+        "window \(before), set \(set), slots \(slots)")
+    }
+    // Each of them was met, where the processor has them at all.
+    if windows.count > 1 {
+      for window in 0...UInt32(NVM_WINDOW_TOP) { XCTAssert(windows.contains(window), "\(windows)") }
+      XCTAssert(windows.contains(UInt32(NVM_WINDOW_NONE)))
     }
   }
 }
