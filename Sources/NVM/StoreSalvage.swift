@@ -14,8 +14,8 @@ import NVMalloc
 
 /// A tree that is left in a damaged store.
 public struct SalvagedTree: Sendable, Hashable {
-  /// Its name, or "tree N" by its number where that is lost.
-  public let name: String
+  /// Its name, or "tree N" by its number where that is lost; with a "?" behind it if another one has that name.
+  public fileprivate(set) var name: String
   public let isNameLost: Bool
   /// The recorded name of the key type, or "?" where it is lost.
   public let keyTypeName: String
@@ -228,6 +228,10 @@ private struct TreeSearch {
       if trees[number] == nil {
         damage.append("Of tree \(number) there are leaves, but nothing says what they hold.")
       }
+    }
+    let names = Set(trees.values.filter { !$0.isNameLost }.map(\.name))
+    for tree in trees.values where tree.isNameLost && names.contains(tree.name) {
+      trees[tree.number]?.name += "?"
     }
     for tree in trees.values.sorted(by: { $0.number < $1.number }) where tree.isNameLost {
       damage.append("The name of tree \(tree.number) is lost; it is shown as \"\(tree.name)\".")

@@ -123,6 +123,29 @@ final class StoreSalvageTests: StoreTestCase {
     XCTAssertEqual(salvage.damage.count, 3)
   }
 
+  /// A name that is made up may be another tree's.
+  func testNamesStayDifferent() throws {
+    var options = options
+    options.treeOptions = TreeOptions(leafCapacity: 28, innerCapacity: 15, extentBytes: 4096)
+    let store = try NVMStore(path: path(), options: options)
+    for i in 2...101 { XCTAssertEqual(try store.tree("t\(i)", of: Int.self, Int.self).number, UInt32(i)) }
+    _ = try store.tree("tree 101", of: Int.self, Int.self)
+    var nodes: Offset?
+    try store.heap.forEachBlock(tag: .treeNodes, owner: OwnerToken(rawValue: CatalogueEntry.treeNumber)) {
+      nodes = $0.payload
+    }
+    try store.close()
+    let at = try XCTUnwrap(nodes).bytes
+    // All leaves of the catalogue.
+    try damage { bytes in
+      for leaf in stride(from: at, to: at + 4096, by: 512) { bytes[leaf + 64] ^= 0xFF }
+    }
+    let salvage = try StoreSalvage(path: path(), options: options)
+    XCTAssertEqual(
+      Set(salvage.trees.map(\.name)), Set((2...101).map { "tree \($0)" } + ["tree 101?"]))
+    XCTAssertEqual(salvage.trees.filter { !$0.isNameLost }.map(\.name), ["tree 101"])
+  }
+
   /// Only the trees' own headers are left.
   func testTheRecordsOfTheCatalogue() throws {
     let (numbers, blocks, _) = try makeStore()
