@@ -19,7 +19,8 @@ struct Arguments {
   var keep: String?
   var json: String?
   var quiet = false
-  var maximumViolations = 5
+  /// Nil: 5, of a control all.
+  var maximumViolations: Int?
   var checked: String?
   var help = false
 
@@ -39,7 +40,7 @@ struct Arguments {
       --control        plants an error (kill: acknowledges too early; cut: drops syncs): it must be found
       --keep DIR       where failed rounds are kept (default: nvm-campaign-failures)
       --json FILE      writes the summary there
-      --violations N   stop after so many (default 5)
+      --violations N   stop after so many (default 5; a control: never)
       --quiet          no progress
     kill:
       --dir DIR        for stores on emulated persistent memory (default: /dev/shm)

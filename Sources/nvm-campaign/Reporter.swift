@@ -3,12 +3,14 @@ import Glibc
 /// Progress on standard output, and the keeping of rounds that failed.
 struct Reporter {
   private let arguments: Arguments
+  private static let found = "rounds that found it"
   init(_ arguments: Arguments) { self.arguments = arguments }
 
-  /// Says how a round went; returns whether to stop. A control goes on: it counts how often it finds the error.
+  /// Says how a round went; returns whether to stop. A control goes on unless told: it counts how often it finds the
+  /// error.
   func note(_ finding: String?, _ summary: inout Summary, of total: Int) -> Bool {
     if let finding {
-      if arguments.control { summary.count("rounds that found it") }
+      if arguments.control { summary.count(Self.found) }
       if !arguments.control || summary.violations.isEmpty {
         summary.violations.append(finding)
         print("\(arguments.control ? "planted, and found" : "VIOLATION"): \(finding)")
@@ -20,7 +22,8 @@ struct Reporter {
       )
     }
     fflush(nil)
-    return !arguments.control && summary.violations.count >= arguments.maximumViolations
+    let found = arguments.control ? summary.value(Self.found) : summary.violations.count
+    return found >= arguments.maximumViolations ?? (arguments.control ? .max : 5)
   }
 
   /// Keeps the round's image; says where, and how to look again.
