@@ -163,6 +163,7 @@ struct TreeRound {
           batch.op = UInt8(op)
           batch.version = version
           let contestant = all[c]
+          if op == BENCH_INSERT || ops != nil { WarmMemory.prepare() }
           let sample = Sample.of(
             operations: to - from, countsApart: contestant.countsApart, isMiddle: s == stretches / 2,
             now: options.now, counts: { contestant.counts }
