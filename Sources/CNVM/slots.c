@@ -264,7 +264,8 @@ WIDE __attribute__((noinline, aligned(64))) static int sort_slots_by_top(const c
   return sort_slots_by_part(slots, set, pairs, ahead, NVM_WINDOW_TOP);
 }
 
-// Of leaves with widely spread heads a few do not differ in the topmost bytes: one alone does not move the window.
+// Of many leaves a few do not differ in the topmost bytes, or in those that all others differ in: one alone neither moves
+// the window away nor gives it up.
 #define NVM_WINDOW_FAILED 0x100
 
 WIDE static int sort_slots_wide(const char *slots, uint32_t set, uint64_t *pairs, const char *ahead,
@@ -282,7 +283,8 @@ WIDE static int sort_slots_wide(const char *slots, uint32_t set, uint64_t *pairs
     return n;
   }
   const int whole = sort_slots_whole(slots, set, pairs, ahead, &better);
-  *window = state == NVM_WINDOW_TOP ? state | NVM_WINDOW_FAILED : better == at ? NVM_WINDOW_NONE : better;
+  const int stays = at == NVM_WINDOW_TOP || better == at;
+  *window = stays && state == at ? at | NVM_WINDOW_FAILED : better == at ? NVM_WINDOW_NONE : better;
   return whole;
 }
 #endif

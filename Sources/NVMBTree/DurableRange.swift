@@ -36,10 +36,18 @@ public import NVMRegion
     DurableRange(tree, from: lower, to: upper, reverse: !isReverse)
   }
 
+  // Gives what it holds to the iterator: where the range is not used again, no reference is counted anew.
   @inlinable
-  public func makeIterator() -> Iterator {
-    status.failure = nil
-    return Iterator(self, status)
+  public consuming func makeIterator() -> Iterator {
+    status.clear()
+    return Iterator(self)
+  }
+
+  @inlinable
+  func makeCursor() -> TreeCursor {
+    lower.withBound { lower in
+      upper.withBound { upper in TreeCursor(tree.engine, from: lower, to: upper, reverse: isReverse) }
+    }
   }
 
   public var underestimatedCount: Int { 0 }
@@ -62,7 +70,8 @@ public import NVMRegion
   /// - Throws: `.corrupt` for a damaged entry, `.closed`, `.forked`, `.poisoned`, and what `body` throws.
   @inlinable
   public func forEachBytes(_ body: (_ key: RawSpan, _ value: RawSpan) throws -> Bool) throws {
-    let cursor = makeIterator().cursor
+    status.clear()
+    let cursor = makeCursor()
     while try cursor.loadPinned() {
       defer { cursor.unpin() }
       for i in 0..<cursor.count {
@@ -86,14 +95,10 @@ public import NVMRegion
     @usableFromInline let status: RangeStatus
 
     @inlinable
-    init(_ range: DurableRange, _ status: RangeStatus) {
+    init(_ range: consuming DurableRange) {
+      cursor = range.makeCursor()
       tree = range.tree
-      self.status = status
-      cursor = range.lower.withBound { lower in
-        range.upper.withBound { upper in
-          TreeCursor(range.tree.engine, from: lower, to: upper, reverse: range.isReverse)
-        }
-      }
+      status = range.status
     }
 
     @inlinable static var isInline: Bool { Key.durableKeyForm == .word && Value.durableValueForm == .word }
@@ -160,8 +165,10 @@ public import NVMRegion
 
 /// Shared by a sequence and its iterators.
 @usableFromInline final class RangeStatus {
-  @usableFromInline var failure: NVMError?
-  @usableFromInline init() {}
+  // Of one task at a time. (Written out, it has no initial value, which would be stored by a call.)
+  @exclusivity(unchecked) @usableFromInline var failure: Optional<NVMError>
+  @inlinable init() { failure = nil }
+  @inlinable func clear() { if failure != nil { failure = nil } }
 }
 
 /// An end of a range of keys.

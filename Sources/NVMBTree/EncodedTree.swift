@@ -138,7 +138,8 @@ public final class EncodedTree: Sendable {
   ) throws {
     try withoutActuallyEscaping(onDamage) { onDamage in
       guard engine.isSealed else {
-        let cursor = TreeCursor(engine, from: .start, to: .end, reverse: false, onDamage: onDamage)
+        let cursor = TreeCursor(engine, from: .start, to: .end, reverse: false)
+        cursor.onDamage = onDamage
         return try scan(cursor, onDamage: onDamage, body)
       }
       let salvage = try TreeSalvage(engine)

@@ -49,4 +49,11 @@ import Glibc
   case end
   case before(SearchKey)
   case after(SearchKey)
+
+  @inline(__always) var key: SearchKey? {
+    switch self {
+    case .start, .end: nil
+    case .before(let key), .after(let key): key
+    }
+  }
 }

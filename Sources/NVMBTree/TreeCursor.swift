@@ -23,7 +23,7 @@ public import NVMRegion
   @exclusivity(unchecked) private var taken: UInt32?
   @exclusivity(unchecked) private var isDamaged = false
   /// Is told of what is damaged, and the walk goes on behind it; without it the walk ends by throwing that.
-  private let onDamage: ((NVMError) -> Void)?
+  @exclusivity(unchecked) var onDamage: ((NVMError) -> Void)?
   /// The damaged leaf that was told of last.
   @exclusivity(unchecked) private var passedOver: UInt32?
   /// Forward: the leaf that was left behind, if its link may be followed.
@@ -48,20 +48,19 @@ public import NVMRegion
   @exclusivity(unchecked) private var window: UInt32
   @exclusivity(unchecked) private var toldWindow: UInt32
 
+  // The engine is borrowed: each reference counted is a locked instruction, and a short walk has little else to do.
   @usableFromInline
   init(
-    _ engine: TreeEngine, from lower: Bound, to upper: Bound, reverse: Bool, isShort: Bool = false,
-    onDamage: ((NVMError) -> Void)? = nil
+    _ engine: borrowing TreeEngine, from lower: Bound, to upper: Bound, reverse: Bool, isShort: Bool = false
   ) {
-    self.engine = engine
-    self.onDamage = onDamage
+    window = UInt32(truncatingIfNeeded: nvm_load_relaxed(engine.windowWord))
+    toldWindow = window
+    self.engine = copy engine
     self.isShort = isShort
     isReverse = reverse
     limit = OwnedBound(reverse ? lower : upper)
     resume = OwnedBound(reverse ? upper : lower)
     entries = .allocate(capacity: 2 * Int(NVM_SLOTS_MAX) + 2)
-    window = UInt32(truncatingIfNeeded: nvm_load_relaxed(engine.windowWord))
-    toldWindow = window
   }
 
   /// Two words for the key and the value of an entry that has no record.
@@ -373,6 +372,8 @@ public import NVMRegion
     // Where nothing is to come, the leaf itself, which is here already.
     let ahead = coming.map { engine.leaf($0).base } ?? leaf.base
     coming = nil
+    // Walks too short to find out for themselves try now and then whether what was given up helps after all.
+    if window == UInt32(NVM_WINDOW_NONE), leaf.node & 15 == 0 { window = UInt32(NVM_WINDOW_TOP) }
     let n = Int(
       nvm_sort_slots(
         leaf.base + LeafLayout.firstSlot, UInt32(truncatingIfNeeded: live), entries, ahead, &window))
@@ -430,25 +431,22 @@ public import NVMRegion
 
 /// A bound whose key bytes are its own.
 struct OwnedBound {
-  private var key = KeyCopy()
-  private(set) var bound: Bound
+  private(set) var bound = Bound.start
+  private var copy = KeyCopy()
 
-  init(_ bound: Bound) {
-    self.bound = .start
-    set(bound)
+  @inline(__always) init(_ bound: Bound) { set(bound) }
+
+  @inline(__always) mutating func set(_ new: Bound) {
+    if new.key?.bytes == nil { bound = new } else { setBytes(new) }
   }
-  mutating func set(_ new: Bound) {
+  @inline(never) private mutating func setBytes(_ new: Bound) {
     switch new {
-    case .start, .end: bound = new
-    case .before(let other):
-      key.set(other)
-      bound = .before(key.key!)
-    case .after(let other):
-      key.set(other)
-      bound = .after(key.key!)
+    case .start, .end: break
+    case .before(let key): bound = .before(copy.set(key))
+    case .after(let key): bound = .after(copy.set(key))
     }
   }
-  mutating func release() { key.release() }
+  mutating func release() { copy.release() }
 }
 
 extension TreeEngine {

@@ -267,7 +267,8 @@ struct KeyCopy {
   private(set) var key: SearchKey?
   private var storage: UnsafeMutableRawPointer?
 
-  mutating func set(_ other: SearchKey) {
+  @discardableResult
+  mutating func set(_ other: SearchKey) -> SearchKey {
     let old = storage
     storage = nil
     if let bytes = other.bytes {
@@ -279,6 +280,7 @@ struct KeyCopy {
       key = other
     }
     old?.deallocate()
+    return key!
   }
   mutating func release() {
     storage?.deallocate()

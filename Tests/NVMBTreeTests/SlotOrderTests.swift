@@ -1,5 +1,9 @@
 import CNVM
+import NVMRegion
+import NVMalloc
 import XCTest
+
+@testable import NVMBTree
 
 /// The order of a leaf's slots, which is worked out in C by whatever vectors the processor has.
 final class SlotOrderTests: XCTestCase {
@@ -22,6 +26,50 @@ final class SlotOrderTests: XCTestCase {
       default: common
       }
     }
+  }
+
+  /// A leaf in a thousand whose heads tie where those of all others differ makes no walk slower.
+  func testOneTieDoesNotGiveTheWindowUp() throws {
+    let differing = (0..<UInt64(NVM_LEAF_SLOTS)).flatMap { [$0 << 46 | 0x7, $0] }
+    var tied = differing
+    tied[2] = tied[0] + 1
+    var pairs = [UInt64](repeating: 0, count: 2 * Int(NVM_SLOTS_MAX))
+    func sort(_ slots: [UInt64], _ window: inout UInt32) {
+      _ = nvm_sort_slots(slots, UInt32(NVM_LEAF_LIVE), &pairs, slots, &window)
+    }
+    var window = UInt32(NVM_WINDOW_TOP)
+    for _ in 0..<4 { sort(tied, &window) }
+    try XCTSkipIf(window == UInt32(NVM_WINDOW_TOP), "this processor knows no windows")
+    XCTAssertEqual(window, UInt32(NVM_WINDOW_NONE))
+    for start in 0...UInt32(NVM_WINDOW_TOP) {
+      window = start
+      for _ in 0..<3 { sort(differing, &window) }
+      let found = window
+      sort(tied, &window)
+      sort(differing, &window)
+      XCTAssertEqual(window, found)
+    }
+  }
+
+  /// What a tree was told of its keys is tried again, though all walks are short.
+  func testShortWalksFindTheWindowAgain() throws {
+    let heap = try PersistentHeap.format(
+      PersistentRegion.inMemory(image: nil, size: 16 << 20, maximumSize: 16 << 20, medium: nil))
+    let tree = try DurableBTree<UInt64, UInt64>(in: heap, root: "t")
+    for i in 0..<20_000 as Range<UInt64> { try tree.setValue(i, forKey: i &* 0x9E37_79B9_7F4A_7C15) }
+    func walk() throws {
+      for i in 0..<500 as Range<UInt64> {
+        var sum: UInt64 = 0
+        for entry in try tree[(i &* 0x6A09_E667_F3BC_C909)...].prefix(3) { sum &+= entry.value }
+        XCTAssertGreaterThan(sum, 0)
+      }
+    }
+    nvm_store_relaxed(tree.engine.windowWord, 0)
+    try walk()
+    try XCTSkipIf(nvm_load_relaxed(tree.engine.windowWord) == 0, "this processor knows no windows")
+    nvm_store_relaxed(tree.engine.windowWord, UInt64(NVM_WINDOW_NONE))
+    try walk()
+    XCTAssertEqual(nvm_load_relaxed(tree.engine.windowWord), UInt64(NVM_WINDOW_TOP))
   }
 
   func testOrderIsThatOfAStableSort() {
