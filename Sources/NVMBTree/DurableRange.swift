@@ -178,6 +178,16 @@ public import NVMRegion
   case before(Key)
   case after(Key)
 
+  /// The least head that a range from here on can have, of keys that are words; nil where there is none.
+  @inlinable var firstHead: UInt64? {
+    switch self {
+    case .start: 0
+    case .end: nil
+    case .before(let key): key.keyHead
+    case .after(let key): key.keyHead == .max ? nil : key.keyHead &+ 1
+    }
+  }
+
   @inlinable
   func withBound<R>(_ body: (Bound) -> R) -> R {
     func search(_ key: Key, _ body: (SearchKey) -> R) -> R {
@@ -220,31 +230,35 @@ extension DurableBTree {
 
   /// The first entry in key order, or nil. O(log n).
   public var first: (key: Key, value: Value)? {
-    @inlinable get throws(NVMError) { try nearest(.start, .end) }
+    @inlinable get throws(NVMError) { try nearest(.start) }
   }
   /// The last entry in key order, or nil. O(log n).
   public var last: (key: Key, value: Value)? {
-    @inlinable get throws(NVMError) { try nearest(.start, .end, reverse: true) }
+    @inlinable get throws(NVMError) { try nearest(.start, reverse: true) }
   }
   /// The first entry whose key is not below `key`, or nil. O(log n).
   @inlinable
   public func lowerBound(_ key: Key) throws(NVMError) -> (key: Key, value: Value)? {
-    try nearest(.before(key), .end)
+    try nearest(.before(key))
   }
   /// The first entry whose key is above `key`, or nil. O(log n).
   @inlinable
   public func upperBound(_ key: Key) throws(NVMError) -> (key: Key, value: Value)? {
-    try nearest(.after(key), .end)
+    try nearest(.after(key))
   }
 
-  /// The first entry of a range, or its last one. Fetches and decodes no other.
+  /// The first entry of a range that is open at its upper end, or the last one of a whole tree. Fetches and decodes no other.
   @inlinable
-  func nearest(
-    _ lower: RangeBound<Key>, _ upper: RangeBound<Key>, reverse: Bool = false
-  ) throws(NVMError) -> (key: Key, value: Value)? {
+  func nearest(_ lower: RangeBound<Key>, reverse: Bool = false) throws(NVMError) -> (key: Key, value: Value)?
+  {
+    if Key.durableKeyForm == .word, Value.durableValueForm == .word,
+      let head = reverse ? .max : lower.firstHead, let found = try engine.nearest(head, below: reverse)
+    {
+      return (try decodeKey(found.head, found.word), try decodeValue(found.head, found.word))
+    }
     try engine.checkUsable()
     let cursor = lower.withBound { lower in
-      upper.withBound { TreeCursor(engine, from: lower, to: $0, reverse: reverse, isShort: true) }
+      TreeCursor(engine, from: lower, to: .end, reverse: reverse, isShort: true)
     }
     guard try cursor.loadPinned() else { return nil }
     defer { cursor.unpin() }

@@ -22,6 +22,8 @@ public import NVMRegion
   /// The leaf whose entries were just copied.
   @exclusivity(unchecked) private var taken: UInt32?
   @exclusivity(unchecked) private var isDamaged = false
+  /// A damaged record on which the order of its entries depends.
+  @exclusivity(unchecked) private var damagedRecord: Offset?
   /// Is told of what is damaged, and the walk goes on behind it; without it the walk ends by throwing that.
   @exclusivity(unchecked) var onDamage: ((NVMError) -> Void)?
   /// The damaged leaf that was told of last.
@@ -138,6 +140,10 @@ public import NVMRegion
       if isReverse { loadBackward() } else { loadForward() }
       if let leaf = taken {
         taken = nil
+        if let damagedRecord {
+          isFinished = true
+          throw engine.corruptRecordError(damagedRecord)
+        }
         if isDamaged {
           count = 0
           guard let onDamage else {
@@ -313,6 +319,11 @@ public import NVMRegion
     if isDamaged { count = 0 }
     var end = count
     while end > 0, isAtOrAbove(end - 1, resume.bound) { end -= 1 }
+    // Of a damaged tree nobody knows what stands between this leaf's last entry and a bound behind it.
+    if end == count, engine.isSealed, position.leaf == engine.lastKnownLeaf {
+      (count, isFinished) = (0, true)
+      return
+    }
     var start = 0
     while start < end, !isAtOrAbove(start, limit.bound) { start += 1 }
     if start > 0 { isFinished = true }
@@ -389,8 +400,25 @@ public import NVMRegion
       // All of the leaf's records at once: one after the other they would cost a miss or more each.
       for i in 0..<n { engine.prefetchRecord(entries[2 &* i], entries[2 &* i &+ 1]) }
     }
-    if engine.keysAreBytes { sortTies(n) }
+    if engine.keysAreBytes {
+      if engine.options.verifiesReads, onDamage == nil { checkTies(n) }
+      sortTies(n)
+    }
     return true
+  }
+
+  /// Where heads tie, with each other or with an end of the range, records decide: one that is damaged makes it unknown
+  /// what comes when. (Elsewhere it is found when its entry is read.)
+  private func checkTies(_ n: Int) {
+    for i in 0..<n {
+      let head = entries[2 * i]
+      let isTied =
+        i > 0 && entries[2 * i - 2] == head || i + 1 < n && entries[2 * i + 2] == head
+        || resume.bound.key?.head == head || limit.bound.key?.head == head
+      guard isTied, let damaged = engine.damagedRecord(head, entries[2 * i + 1]) else { continue }
+      damagedRecord = damaged
+      return
+    }
   }
 
   /// Lets the tree's next walks begin with what this one has learned of its keys.

@@ -40,8 +40,13 @@ extension TreeEngine {
       var word: UInt64?
       if let slot = find(key, in: leaf, live: live, fingerprint: fingerprint) { word = leaf.word(slot) }
       let isTrusted = isTrusted(leaf)
+      var damaged: Offset?
+      if word == nil, mustCheckAbsence(of: key) {
+        damaged = damagedCandidate(key, in: leaf, live: live, fingerprint: fingerprint)
+      }
       guard isUnchanged(position), gate.isCurrent(ticket) else { continue }
       guard isTrusted else { throw corruptLeafError(leaf) }
+      if let damaged { throw corruptRecordError(damaged) }
       // In a damaged tree "not there" is not known.
       if word == nil, isSealed { throw sealedError() }
       try awaitDurable(position.leaf)
@@ -96,6 +101,29 @@ extension TreeEngine {
       message:
         "A leaf's content does not match its checksum, so what should be in it cannot be told. Others are not "
         + "affected; verify() lists all damage.", path: region.path, offset: leaf.offset.rawValue)
+  }
+
+  /// Whether a key that was not found may be there all the same, in a record that is damaged.
+  @inline(__always) func mustCheckAbsence(of key: SearchKey) -> Bool {
+    options.verifiesReads && key.bytes != nil
+  }
+  /// A damaged record whose slot may be the key's. For a leaf that is locked or turns out to be unchanged.
+  @inline(never)
+  func damagedCandidate(_ key: SearchKey, in leaf: Leaf, live: UInt64, fingerprint: UInt8) -> Offset? {
+    var candidates = leaf.matches(fingerprint) & live
+    while candidates != 0 {
+      let i = candidates.trailingZeroBitCount
+      candidates &= candidates &- 1
+      if leaf.head(i) == key.head, let damaged = damagedRecord(key.head, leaf.word(i)) { return damaged }
+    }
+    return nil
+  }
+  /// The record that a slot with a long key refers to, if it is damaged.
+  func damagedRecord(_ head: UInt64, _ word: UInt64) -> Offset? {
+    guard isLong(head) else { return nil }
+    let offset = Offset(rawValue: word)
+    guard let record = record(at: word), isIntact(record, at: offset) else { return offset }
+    return nil
   }
 
   /// The record at an offset that a validated slot names: anything wrong with it is corruption.

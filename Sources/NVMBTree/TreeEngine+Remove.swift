@@ -47,6 +47,7 @@ extension TreeEngine {
     let leaf = leaf(position.leaf)
     let old = leaf.commit
     guard let slot = find(key, in: leaf, live: old.live, fingerprint: fingerprint) else {
+      try checkAbsence(of: key, in: leaf, position, fingerprint)
       unlockUnchanged(position.leaf, position.version)
       try awaitDurable(position.leaf)
       return .refused(nil)

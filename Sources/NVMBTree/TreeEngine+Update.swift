@@ -155,6 +155,7 @@ extension TreeEngine {
       if let record = recordOffset(key.head, old) { retire(.record(record)) }
       return .replaced(old)
     }
+    try checkAbsence(of: key, in: leaf, position, fingerprint)
     if case .unchanged = condition {
       unlockUnchanged(position.leaf, position.version)
       try awaitDurable(position.leaf)
@@ -174,6 +175,18 @@ extension TreeEngine {
     entryCount.add(1)
     unlock(position.leaf, position.version)
     return .inserted
+  }
+
+  /// Throws, and unlocks, where a key that was not found in a locked leaf may be there in a damaged record.
+  @inline(__always)
+  func checkAbsence(
+    of key: SearchKey, in leaf: Leaf, _ position: Position, _ fingerprint: UInt8
+  ) throws(NVMError) {
+    guard mustCheckAbsence(of: key),
+      let damaged = damagedCandidate(key, in: leaf, live: leaf.commit.live, fingerprint: fingerprint)
+    else { return }
+    unlockUnchanged(position.leaf, position.version)
+    throw corruptRecordError(damaged)
   }
 
   // MARK: Steps within a locked leaf

@@ -53,6 +53,8 @@ import NVMalloc
   var recovery = TreeRecovery()
   /// Of a sealed tree the last leaf of the chain, behind which damage begins; else 0. As `recovery`.
   var chainEnd: UInt32 = 0
+  /// The last that has entries, or the first leaf, which need not be that one.
+  var lastKnownLeaf: UInt32 = 0
 
   var owner: OwnerToken { OwnerToken(rawValue: tree) }
 
@@ -141,6 +143,11 @@ public struct TreeOptions: Sendable {
   /// Check the checksum of the leaf, and of the record where there is one, on every look-up and scan: a flipped bit is
   /// then an error of the read that meets it, not only of `verify()`. What it costs: `nvm-bench tree --workloads
   /// verifying`.
+  ///
+  /// Without, leaves are checked when the tree is opened, records are not: of a damaged one a wrong value may be read, and
+  /// a damaged key of 8 bytes or more, and others next to it, may seem not to be there. With, that is an error; where such
+  /// a key is the first or the last of its leaf, the tree can only be read up to there (``EncodedTree/salvage(onDamage:_:)``
+  /// gives the rest). Batches of changes look for what they replace without checking.
   public var verifiesReads = false
   /// Read what other threads have changed before it is durable: on a journaled file, and what was changed under persist
   /// groups. A crash may then take back what was read. Default: such a read waits for the disk, or settles the change.

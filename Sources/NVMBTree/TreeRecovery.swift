@@ -31,12 +31,23 @@ struct LeafSummary {
     case corrupt
   }
   var next: UInt32 = 0
-  var count: UInt8 = 0
+  /// How many entries; and above that, where reads are checked, whether a record with a key that may be the first or the
+  /// last one's is damaged. In one byte, lest a summary grows by a third.
+  private var countAndEdge: UInt8 = 0
   var state: State = .corrupt
   var firstSlot: UInt8 = 0
   var lastSlot: UInt8 = 0
   var firstHead: UInt64 = 0
   var lastHead: UInt64 = 0
+
+  var count: UInt8 {
+    get { countAndEdge & 0x7F }
+    set { countAndEdge = countAndEdge & 0x80 | newValue }
+  }
+  var hasDamagedEdge: Bool {
+    get { countAndEdge & 0x80 != 0 }
+    set { countAndEdge = countAndEdge & 0x7F | (newValue ? 0x80 : 0) }
+  }
 }
 
 extension TreeEngine {
@@ -94,6 +105,16 @@ extension TreeEngine {
     }
     (summary.firstSlot, summary.lastSlot) = (UInt8(first), UInt8(last))
     (summary.firstHead, summary.lastHead) = (firstHead, lastHead)
+    if keysAreBytes, options.verifiesReads {
+      rest = live
+      while rest != 0 {
+        let i = rest.trailingZeroBitCount
+        rest &= rest - 1
+        let head = leaf.head(i)
+        guard head == firstHead || head == lastHead else { continue }
+        if damagedRecord(head, leaf.word(i)) != nil { summary.hasDamagedEdge = true }
+      }
+    }
     return summary
   }
 
@@ -154,6 +175,11 @@ extension TreeEngine {
         seal("Leaf \(node) at offset \(UInt64(node) << LeafLayout.shift) does not match its checksum.")
         break
       }
+      // Between this leaf and the next ones nobody could tell where a key belongs.
+      if summary.hasDamagedEdge {
+        seal("Leaf \(node) begins or ends with a key whose record is damaged.")
+        break
+      }
       if summary.state != .whole { repairs.append((node, summary.state)) }
       if summary.count > 0, let previous, !isBefore(previous, (node, summary)) {
         seal("Leaf \(node) is out of order with the leaf before it.")
@@ -176,6 +202,7 @@ extension TreeEngine {
     }
     entryCount.set(entries)
     if !chain.isEmpty { try buildInner(chain) }
+    if recovery.isSealed { lastKnownLeaf = chain.last?.node ?? 0 }
 
     if !recovery.isSealed {
       try repair(repairs, bypassed)

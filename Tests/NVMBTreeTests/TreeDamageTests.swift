@@ -149,6 +149,25 @@ final class TreeDamageTests: XCTestCase {
     XCTAssertEqual(found.count, tree.engine.leaf(tree.engine.firstLeaf).commit.count)
     XCTAssertEqual(range.failure?.code, .corrupt, "an iteration that ends early says so")
     XCTAssertThrowsError(try range.forEach { _ in })
+    // What is behind the damage is not known, so the last entry is not, nor the one before it.
+    func throwsCorrupt(_ body: @autoclosure () throws -> Any?, line: UInt = #line) {
+      XCTAssertThrowsError(try body(), line: line) {
+        XCTAssertEqual(($0 as? NVMError)?.code, .corrupt, line: line)
+      }
+    }
+    throwsCorrupt(try opened.last)
+    throwsCorrupt(try opened.makeCursor().seekToLast())
+    let end = found.last!
+    for range in [try opened[...], try opened[...(end + 1)], try opened[...100]] {
+      let backward = range.reversed()
+      XCTAssertEqual(Array(backward).map(\.key), [])
+      XCTAssertEqual(backward.failure?.code, .corrupt)
+    }
+    XCTAssertEqual(Array(try opened[..<end].reversed()).map(\.key), found.dropLast().reversed())
+    XCTAssertEqual(try opened.first?.key, 0)
+    XCTAssertEqual(try opened.lowerBound(end)?.key, end)
+    throwsCorrupt(try opened.upperBound(end))
+    throwsCorrupt(try opened.lowerBound(150))
     // Nothing was freed: the rest of the chain is as it was.
     XCTAssertEqual(opened.statistics.freeNodes, 0)
   }
