@@ -65,8 +65,20 @@ extension TreeEngine {
   func splitAndInsert(
     _ leaf: Leaf, _ old: LeafCommit, _ key: SearchKey, _ word: UInt64, _ fingerprint: UInt8
   ) throws(NVMError) {
+    if keysAreBytes, options.verifiesReads { try checkRecords(of: leaf, old.live) }
     try withOrder(of: leaf, old.live) { (order) throws(NVMError) in
       try split(leaf, old, order, inserting: Entry(head: key.head, word: word, fingerprint: fingerprint))
+    }
+  }
+
+  /// An entry whose key is damaged could end up in the wrong half, where nobody would look for it again.
+  @inline(never)
+  private func checkRecords(of leaf: Leaf, _ live: UInt64) throws(NVMError) {
+    var rest = live
+    while rest != 0 {
+      let i = rest.trailingZeroBitCount
+      rest &= rest &- 1
+      if let damaged = damagedRecord(leaf.head(i), leaf.word(i)) { throw corruptRecordError(damaged) }
     }
   }
 

@@ -92,6 +92,53 @@ final class DamagedReadsTests: XCTestCase {
     XCTAssertGreaterThan(answers, 4_000)
     XCTAssertGreaterThan(refusals, 400)
   }
+
+  /// A key that rots while leaves split around it: its entry is never moved to where it would not be looked for.
+  func testLeavesThatSplitAroundDamage() throws {
+    func name(_ i: Int) -> String { "some name number \(1000 + i)" }
+    var (kept, stopped) = (0, 0)
+    for seed in 0..<60 as Range<UInt64> {
+      var random = SeededGenerator(seed: seed)
+      let tree = try DurableBTree<String, Int>.create(in: makeHeap(megabytes: 1), number: 3, options: options)
+      for i in stride(from: 0, to: 120, by: 4) { try tree.setValue(i, forKey: name(i)) }
+      let victim = name(4 * Int.random(in: 0..<30, using: &random))
+      var record = Offset.null
+      try tree.engine.heap.forEachBlock(tag: .treeRecord) { block in
+        let key = UnsafeRawBufferPointer(
+          start: tree.engine.region.pointer(to: block.payload + RecordLayout.headerSize),
+          count: victim.utf8.count)
+        if key.elementsEqual(victim.utf8) { record = block.payload }
+      }
+      // One of the last two digits: it sorts elsewhere.
+      let digit = RecordLayout.headerSize + victim.utf8.count - Int.random(in: 1...2, using: &random)
+      try tree.engine.region.withWritable(record + digit, count: 1) {
+        $0[0] =
+          UInt8(ascii: "0") + (($0[0] - UInt8(ascii: "0")) + UInt8.random(in: 1..<10, using: &random)) % 10
+      }
+      var model: [Int: Int] = [:]
+      for i in (0..<120).shuffled(using: &random) where i % 4 != 0 {
+        do throws(NVMError) {
+          try tree.setValue(i, forKey: name(i))
+          model[i] = i
+        } catch {
+          XCTAssertEqual(error.code, .corrupt)
+          stopped += 1
+        }
+      }
+      XCTAssertThrowsError(try tree.value(forKey: victim), "seed \(seed), \(victim)")
+      for i in 0..<120 where i % 4 != 0 {
+        do throws(NVMError) {
+          let found = try tree.value(forKey: name(i))
+          XCTAssertEqual(found, model[i], "seed \(seed), \(name(i))")
+          kept += 1
+        } catch {
+          XCTAssertEqual(error.code, .corrupt)
+        }
+      }
+    }
+    XCTAssertGreaterThan(kept, 1_000)
+    XCTAssertGreaterThan(stopped, 0)
+  }
 }
 
 /// Every way to read a tree, against what it should hold.
