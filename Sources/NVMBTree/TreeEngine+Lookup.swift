@@ -126,6 +126,19 @@ extension TreeEngine {
     return nil
   }
 
+  /// The record of a slot if it is damaged and so is its key, by what the slot says of that: the first bytes and the
+  /// fingerprint. One damaged key in 256 passes for whole; whose value alone is damaged, always.
+  func recordWithDamagedKey(_ leaf: Leaf, _ slot: Int) -> Offset? {
+    let head = leaf.head(slot)
+    guard let damaged = damagedRecord(head, leaf.word(slot)) else { return nil }
+    guard let record = record(at: damaged.rawValue), record.keyLength >= 8 else { return damaged }
+    let key = UnsafeRawBufferPointer(start: record.key, count: record.keyLength)
+    let isLikely =
+      KeyHead.ofBytes(key) == head
+      && nvm_fingerprint(nvm_hash_bytes(0, record.key, record.keyLength)) == leaf.fingerprint(slot)
+    return isLikely ? nil : damaged
+  }
+
   /// The record at an offset that a validated slot names: anything wrong with it is corruption.
   func checkedRecord(at offset: Offset) throws(NVMError) -> Record {
     guard let record = record(at: offset.rawValue), !options.verifiesReads || isIntact(record, at: offset)

@@ -71,7 +71,8 @@ extension TreeEngine {
     }
   }
 
-  /// An entry whose key is damaged could end up in the wrong half, where nobody would look for it again.
+  /// An entry whose key is damaged could end up in the wrong half, where nobody would look for it again. (Where its value
+  /// is, the entry can be given a new one, and the leaf splits again.)
   @inline(never)
   private func checkRecords(of leaf: Leaf, _ live: UInt64) throws(NVMError) {
     var rest = live

@@ -145,9 +145,10 @@ public struct TreeOptions: Sendable {
   /// verifying`.
   ///
   /// Without, leaves are checked when the tree is opened, records are not: of a damaged one a wrong value may be read, and
-  /// a damaged key of 8 bytes or more, and others next to it, may seem not to be there. With, that is an error; where such
-  /// a key is the first or the last of its leaf, the tree can only be read up to there (``EncodedTree/salvage(onDamage:_:)``
-  /// gives the rest). Batches of changes look for what they replace without checking.
+  /// a damaged key of 8 bytes or more, and others next to it, may seem not to be there. With, that is an error, and leaves
+  /// do not split around damage. Where such a key is the first or the last of its leaf when the tree is opened, the tree
+  /// can only be read up to there (``EncodedTree/salvage(onDamage:_:)`` gives the rest); there, one in 256 is not seen by
+  /// what the leaf knows of it. Batches of changes look for what they replace without checking.
   public var verifiesReads = false
   /// Read what other threads have changed before it is durable: on a journaled file, and what was changed under persist
   /// groups. A crash may then take back what was read. Default: such a read waits for the disk, or settles the change.

@@ -31,8 +31,8 @@ struct LeafSummary {
     case corrupt
   }
   var next: UInt32 = 0
-  /// How many entries; and above that, where reads are checked, whether a record with a key that may be the first or the
-  /// last one's is damaged. In one byte, lest a summary grows by a third.
+  /// How many entries; and above that, where reads are checked, whether a key that may be the first or the last one is
+  /// damaged. In one byte, lest a summary grows by a third.
   private var countAndEdge: UInt8 = 0
   var state: State = .corrupt
   var firstSlot: UInt8 = 0
@@ -112,7 +112,7 @@ extension TreeEngine {
         rest &= rest - 1
         let head = leaf.head(i)
         guard head == firstHead || head == lastHead else { continue }
-        if damagedRecord(head, leaf.word(i)) != nil { summary.hasDamagedEdge = true }
+        if recordWithDamagedKey(leaf, i) != nil { summary.hasDamagedEdge = true }
       }
     }
     return summary
@@ -177,7 +177,7 @@ extension TreeEngine {
       }
       // Between this leaf and the next ones nobody could tell where a key belongs.
       if summary.hasDamagedEdge {
-        seal("Leaf \(node) begins or ends with a key whose record is damaged.")
+        seal("Leaf \(node) begins or ends with a key that is damaged.")
         break
       }
       if summary.state != .whole { repairs.append((node, summary.state)) }
