@@ -95,9 +95,12 @@ extension TreeEngine {
     }
     if keysAreBytes || valuesAreBytes {
       var waiting = 0
-      for attempt in 0..<2 {
-        // A record that a thread is about to enter in a leaf, or to retire, is not lost.
-        if attempt > 0 { usleep(2000) }
+      for attempt in 0..<9 as Range<UInt32> {
+        // A record that a thread is about to enter in a leaf, to retire or to free is not lost; that thread may not run
+        // for a while. Half a second at most, and only where space does seem to be lost.
+        if attempt > 0 {
+          if report.isClean, isQuiet() { usleep(1000 << attempt) } else { break }
+        }
         report.unreachableRecords = 0
         try Self.passingDamage { () throws(NVMError) in
           try heap.forEachBlock(tag: .treeRecord, owner: owner) { (block) throws(NVMError) in
