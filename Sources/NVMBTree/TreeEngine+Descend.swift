@@ -125,3 +125,40 @@ extension TreeEngine {
     nvm_store_release(space.lockWord(leaf), version)
   }
 }
+
+extension TreeEngine {
+  /// A descent to the leaf of a key that also finds the separator at or above which the leaf's right neighbours lie. Epoch
+  /// pinned.
+  func descend(upperFence: inout SearchKey?, _ key: SearchKey) -> Position {
+    while true {
+      var found: SearchKey?
+      let position = tryDescend { inner in
+        let index = inner.childIndex(for: key)
+        if index < inner.count { found = inner.separator(index) }
+        return index
+      }
+      if let position {
+        upperFence = found
+        return position
+      }
+      nvm_pause()
+    }
+  }
+
+  /// A descent that also finds the separator below which the leaf's left neighbours lie. Epoch pinned.
+  func descend(fence: inout SearchKey?, _ choose: (InnerNode) -> Int) -> Position {
+    while true {
+      var found: SearchKey?
+      let position = tryDescend { inner in
+        let index = choose(inner)
+        if index > 0 { found = inner.separator(index - 1) }
+        return index
+      }
+      if let position {
+        fence = found
+        return position
+      }
+      nvm_pause()
+    }
+  }
+}
